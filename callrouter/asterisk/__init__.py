@@ -1,0 +1,1 @@
+"""The I/O edge to Asterisk: ARI, AMI, configuration."""

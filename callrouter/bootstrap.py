@@ -1,0 +1,180 @@
+"""The composition root: the only place that knows every part and wires them together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+
+from callrouter.asterisk.ami import Ami
+from callrouter.asterisk.apply import put_in_place
+from callrouter.asterisk.ari import AriClient
+from callrouter.asterisk.ari_stream import AriStream
+from callrouter.asterisk.install import AsteriskInstall, find_asterisk
+from callrouter.asterisk.process import AsteriskProcess
+from callrouter.asterisk.render import make_directories
+from callrouter.asterisk.secrets import load_secrets
+from callrouter.config import Settings
+from callrouter.jobs.finish_recording import finish_recording
+from callrouter.jobs.housekeeping import keep_house
+from callrouter.jobs.queue import Job, Worker
+from callrouter.media.prompts import PromptLibrary
+from callrouter.media.speech import EspeakSpeaker
+from callrouter.media.store_health import StoreWatch
+from callrouter.runtime.configuration import Configuration
+from callrouter.runtime.dispatcher import Dispatcher
+from callrouter.runtime.executor import Executor
+from callrouter.runtime.importer import LedgerImporter
+from callrouter.runtime.service import Parts, Server
+from callrouter.runtime.supervision import LedgerTail, Supervisor
+from callrouter.runtime.trunks import Trunks
+from callrouter.store.config import list_trunks
+from callrouter.store.database import Database
+from callrouter.store.drain import FINISH_RECORDING, Drain
+from callrouter.store.journal import Journal
+
+log = structlog.get_logger(__name__)
+
+
+def prompt_library(settings: Settings) -> PromptLibrary:
+    """Where prompts are found and made."""
+    return PromptLibrary(settings.prompts_dir, EspeakSpeaker(settings.speech_voice, settings.speech_rate))
+
+
+@asynccontextmanager
+async def open_server(settings: Settings) -> AsyncIterator[Server]:
+    """A server with all its parts, not yet running.
+
+    :raises CallrouterError: the database is not usable, a secret is missing
+    """
+    secrets = load_secrets(settings)
+    async with open_database(settings) as database:
+        make_directories(settings)
+        settings.recordings.mkdir(parents=True, exist_ok=True)
+        base_url = f"http://{settings.ari_host}:{settings.ari_port}"
+        password = secrets.ari.reveal()
+        async with AriClient(base_url, settings.ari_user, password) as ari:
+            ami = Ami(settings.ami_host, settings.ami_port, settings.ami_user, secrets.ami.reveal())
+            journal = Journal(settings.journal_dir)
+            library = prompt_library(settings)
+
+            configuration = Configuration(settings, database, library, Trunks(settings, ami).apply)
+            executor = Executor(ari, settings.ari_app, library, settings.recording_spool, settings.max_call_seconds)
+            dispatcher = Dispatcher(
+                ari,
+                settings.ari_app,
+                executor,
+                journal,
+                table=lambda: configuration.table,
+                store_problem=lambda: watch.problem,
+                default_country=settings.country,
+            )
+            watch = StoreWatch(
+                [settings.recording_spool, settings.recordings],
+                settings.recording_min_free_mb,
+                dispatcher.store_changed,
+            )
+            tail = LedgerTail(settings.ledger_path)
+
+            def make_stream(on_connect: Callable[[bool], Awaitable[None]]) -> AriStream:
+                return AriStream(base_url, settings.ari_user, password, settings.ari_app, on_connect=on_connect)
+
+            yield Server(
+                Parts(
+                    settings=settings,
+                    ari=ari,
+                    ami=ami,
+                    database=database,
+                    journal=journal,
+                    drain=Drain(journal, database),
+                    configuration=configuration,
+                    dispatcher=dispatcher,
+                    store_watch=watch,
+                    ledger=tail,
+                    importer=LedgerImporter(tail, database, journal, dispatcher, settings.country),
+                    supervisor=Supervisor(ami, dispatcher),
+                    make_stream=make_stream,
+                )
+            )
+
+
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[Database]:
+    """The database, of the version this program needs.
+
+    :raises DatabaseError: it is absent, older or newer; says what to do
+    """
+    database = Database(settings.database)
+    try:
+        await database.require_current()
+        yield database
+    finally:
+        await database.dispose()
+
+
+def make_worker(settings: Settings, database: Database) -> Worker:
+    """What runs after calls."""
+
+    async def finish(job: Job) -> None:
+        await finish_recording(database, settings, job.payload)
+
+    return Worker(database, {FINISH_RECORDING: finish})
+
+
+async def serve(settings: Settings) -> None:
+    """Run the server until SIGTERM or SIGINT."""
+    async with open_server(settings) as server:
+        with stopping_on_signals(server.stop):
+            await server.run()
+
+
+async def work(settings: Settings) -> None:
+    """Run jobs until SIGTERM or SIGINT."""
+    async with open_database(settings) as database:
+        worker = make_worker(settings, database)
+        housekeeping = asyncio.create_task(keep_house(database, settings))
+        try:
+            with stopping_on_signals(worker.stop):
+                await worker.run()
+        finally:
+            housekeeping.cancel()
+            await asyncio.gather(housekeeping, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def stopping_on_signals(stop: Callable[[], None]):  # type: ignore[no-untyped-def]
+    """While inside, SIGTERM and SIGINT call ``stop``."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+# -- Asterisk ----------------------------------------------------------------------------------------------------------
+
+
+async def prepare_asterisk(settings: Settings) -> AsteriskInstall:
+    """Find an Asterisk and render its configuration out of settings and database.
+
+    :raises CallrouterError: there is none, or what was rendered does not hold together
+    """
+    install = find_asterisk(settings)
+    async with open_database(settings) as database, database.session() as session:
+        trunks = await list_trunks(session)
+    put_in_place(settings, install, trunks)
+    return install
+
+
+def asterisk_process(settings: Settings, install: AsteriskInstall) -> AsteriskProcess:
+    """The Asterisk that runs on our configuration; not started."""
+    return AsteriskProcess(
+        install, settings.asterisk_etc_dir / "asterisk.conf", settings.asterisk_dir / "log" / "console.log"
+    )

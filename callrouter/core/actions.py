@@ -1,0 +1,89 @@
+"""What a call may ask of the world. Each value is one thing to do; the executor does it, or reports ActionFailed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from callrouter.core.flow.nodes import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Answer the caller's channel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    playback_id: str
+    prompts: tuple[Prompt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StopPlayback:
+    playback_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartTimer:
+    timer_id: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTimer:
+    timer_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Enter the talk phase: the dialplan records both legs, rings the destination and connects it."""
+
+    leg_id: str
+    target_id: str
+    target: str
+    """Name, for the trace."""
+    endpoint: str
+    """Asterisk's dial string, "PJSIP/…"."""
+    ring_seconds: int
+    caller_id: str | None
+    """E.164 shown to the business; None: the caller's own identity, as it came."""
+    whisper: tuple[Prompt, ...] = ()
+    record: bool = True
+    music: bool = False
+    """The caller hears hold music instead of ringing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Record a message from the caller. Seconds; ``silence_seconds`` 0: silence does not end it."""
+
+    recording_id: str
+    max_seconds: int
+    silence_seconds: int
+    beep: bool
+    finish_on: str
+    """"#", "*", "any" key, or "" for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRecording:
+    recording_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hangup:
+    cause: int
+    """Q.850."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveToFailsafe:
+    """Give the caller back to the dialplan, which rings the number's backup destination by itself."""
+
+    reason: str
+
+
+Action: TypeAlias = (
+    Answer | Play | StopPlayback | StartTimer | CancelTimer | Dial | Record | StopRecording | Hangup | LeaveToFailsafe
+)

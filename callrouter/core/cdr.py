@@ -1,0 +1,227 @@
+"""The CDR, folded from a call's log: its events and notes in the order they happened; nothing else is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TypeAlias
+
+from callrouter.core import events as e
+from callrouter.core import notes as note
+from callrouter.core.disposition import UNWATCHED, Disposition, LegResult, cause_text, leg_result
+from callrouter.core.records import CallRecord, Leg, RecordingRef, TraceStep
+
+LogItem: TypeAlias = e.Event | note.Note
+
+
+def fold(log: Iterable[LogItem]) -> CallRecord | None:
+    """The record of one call.
+
+    :param log: the call's events and notes, oldest first
+    :returns: None when the log does not begin with CallArrived; a record without disposition while the call lasts
+    """
+    record: CallRecord | None = None
+    held_since: float | None = None
+    for item in log:
+        if isinstance(item, e.CallArrived):
+            record = record or _begin(item)
+            continue
+        if record is None:
+            return None
+        if isinstance(item, e.LegHeld):
+            if item.on and held_since is None and _is_open(record, item.leg_id):
+                held_since = item.at
+            elif not item.on and held_since is not None:
+                record, held_since = _hold(record, item.at - held_since), None
+            continue
+        ends = isinstance(item, e.DialReturned | e.CallerHungUp | e.LedgerClosed)
+        if ends and held_since is not None:
+            record, held_since = _hold(record, item.at - held_since), None
+        record = _add(record, item)
+    return record
+
+
+def _begin(event: e.CallArrived) -> CallRecord:
+    return CallRecord(
+        id=event.call_id,
+        uniqueid=event.channel,
+        linkedid=event.linkedid,
+        did=event.did,
+        caller=event.caller,
+        caller_name=event.caller_name,
+        trunk=event.trunk,
+        started_at=event.at,
+        test=event.test,
+        handled_by=event.handled_by,
+    )
+
+
+def _add(record: CallRecord, item: LogItem) -> CallRecord:
+    match item:
+        case note.Routed():
+            record = replace(
+                record,
+                company_id=item.company_id,
+                campaign_id=item.campaign_id,
+                number_id=item.number_id,
+                source=item.source,
+                medium=item.medium,
+                flow_version_id=item.flow_version_id,
+                config_version=item.config_version,
+            )
+            return _trace(record, item.at, "routing", "routed", item.why)
+        case note.Visited():
+            record = replace(record, path=(*record.path, item.node))
+            return _trace(record, item.at, item.path, "reached", item.why)
+        case note.Decided():
+            return _trace(record, item.at, item.path, item.what, item.why)
+        case note.Tagged():
+            tags = tuple(dict.fromkeys((*record.tags, *item.tags)))
+            return _trace(replace(record, tags=tags), item.at, item.path, "tagged", ", ".join(item.tags))
+        case note.LegPlanned():
+            # Destinations are tried one after another: the dialplan does not say how its last one ended.
+            record = _end_open_leg(record, item.at, LegResult.FAILED, 0)
+            if any(leg.id == item.leg_id for leg in record.legs):
+                return record
+            leg = Leg(
+                id=item.leg_id,
+                seq=len(record.legs) + 1,
+                target_id=item.target_id or None,
+                target=item.target,
+                endpoint=item.endpoint,
+                started_at=item.at,
+            )
+            record = replace(record, legs=(*record.legs, leg))
+            return _trace(record, item.at, item.path, f"dial {item.target}", item.why)
+        case note.RecordingPlanned():
+            if any(known.id == item.recording_id for known in record.recordings):
+                return record
+            ref = RecordingRef(item.recording_id, item.kind, item.leg_id, item.at)
+            return replace(record, recordings=(*record.recordings, ref))
+        case note.RecordingSkipped():
+            record = replace(record, recording_problem=record.recording_problem or item.why)
+            return _trace(record, item.at, "recording", "trouble", item.why)
+        case note.Concluded():
+            return _conclude(record, item)
+        case e.LegStarted():
+            return _leg(record, item.leg_id, started_at=item.at)
+        case e.LegRinging():
+            return _leg(record, item.leg_id, ringing_at=item.at)
+        case e.LegAnswered():
+            answered = _leg(record, item.leg_id, answered_at=item.at)
+            if answered == record:
+                return record
+            return _trace(answered, item.at, item.leg_id, "answered", "the destination answered")
+        case e.DialReturned():
+            if item.status == "NOANSWER":
+                record = _untaken(record, item.leg_id)
+            return _end_leg(record, item.leg_id, item.at, leg_result(item.status, item.cause), item.cause)
+        case e.LedgerClosed():
+            return _ledger(record, item)
+        case e.CallerHungUp():
+            record = _end_open_leg(record, item.at, LegResult.CANCELLED, item.cause)
+            record = replace(record, ended_at=item.at, cause=item.cause)
+            return _trace(record, item.at, "call", "ended", cause_text(item.cause))
+    return record
+
+
+def _conclude(record: CallRecord, item: note.Concluded) -> CallRecord:
+    """Sum up the legs: what the caller waited, how long they talked, and with whom."""
+    talked = next((leg for leg in record.legs if leg.answered_at is not None or leg.result is LegResult.ANSWERED), None)
+    reason = item.reason
+    talk = sum(leg.talk_seconds for leg in record.legs)
+    if item.disposition is Disposition.ANSWERED and talk:
+        reason = f"{item.reason} and talked for {talk:.0f} s"
+    record = replace(
+        record,
+        disposition=item.disposition,
+        reason=reason,
+        ring_seconds=sum(leg.ring_seconds for leg in record.legs),
+        talk_seconds=talk,
+        hold_seconds=sum(leg.hold_seconds for leg in record.legs),
+        answered_at=talked.answered_at if talked else None,
+        answered_by=talked.target if talked else None,
+    )
+    return _trace(record, item.at, "call", str(item.disposition), reason)
+
+
+def _trace(record: CallRecord, at: float, path: str, what: str, why: str) -> CallRecord:
+    return replace(record, trace=(*record.trace, TraceStep(at, path, what, why)))
+
+
+def _leg(
+    record: CallRecord,
+    leg_id: str,
+    started_at: float | None = None,
+    ringing_at: float | None = None,
+    answered_at: float | None = None,
+) -> CallRecord:
+    """Set times of a leg; ringing and answer keep their first (a repeated "ringing" is no news)."""
+    legs = tuple(
+        replace(
+            leg,
+            started_at=started_at or leg.started_at,
+            ringing_at=leg.ringing_at or ringing_at,
+            answered_at=leg.answered_at or answered_at,
+        )
+        if leg.id == leg_id and leg.ended_at is None
+        else leg
+        for leg in record.legs
+    )
+    return replace(record, legs=legs)
+
+
+def _untaken(record: CallRecord, leg_id: str) -> CallRecord:
+    """The destination answered and hung up on the whisper: nobody spoke, nothing was recorded."""
+    legs = tuple(
+        replace(leg, answered_at=None) if leg.id == leg_id and leg.ended_at is None else leg for leg in record.legs
+    )
+    recordings = tuple(recording for recording in record.recordings if recording.leg_id != leg_id)
+    return replace(record, legs=legs, recordings=recordings)
+
+
+def _end_leg(record: CallRecord, leg_id: str, at: float, result: LegResult, cause: int) -> CallRecord:
+    legs = []
+    for leg in record.legs:
+        if leg.id == leg_id and leg.ended_at is None:
+            ended = LegResult.ANSWERED if leg.answered_at is not None else result
+            leg = replace(leg, ended_at=at, result=ended, cause=cause)
+        legs.append(leg)
+    return replace(record, legs=tuple(legs))
+
+
+def _end_open_leg(record: CallRecord, at: float, result: LegResult, cause: int) -> CallRecord:
+    for leg in record.legs:
+        if leg.ended_at is None:
+            record = _end_leg(record, leg.id, at, result, cause)
+    return record
+
+
+def _is_open(record: CallRecord, leg_id: str) -> bool:
+    return any(leg.id == leg_id and leg.ended_at is None for leg in record.legs)
+
+
+def _hold(record: CallRecord, seconds: float) -> CallRecord:
+    if not record.legs:
+        return record
+    last = record.legs[-1]
+    return replace(record, legs=(*record.legs[:-1], replace(last, hold_seconds=last.hold_seconds + max(0.0, seconds))))
+
+
+def _ledger(record: CallRecord, item: e.LedgerClosed) -> CallRecord:
+    """The end of a call that nobody watched, from Asterisk's own CDR."""
+    if record.legs and record.legs[-1].ended_at is None:
+        last = record.legs[-1]
+        if (item.answered_at or item.billsec > 0) and item.dialstatus in ("", "ANSWER") and last.answered_at is None:
+            record = _leg(record, last.id, answered_at=item.answered_at or item.at - item.billsec)
+        result = leg_result(item.dialstatus, item.cause) if item.dialstatus else LegResult.CANCELLED
+        record = _end_leg(record, last.id, item.at, result, item.cause)
+    elif (
+        item.billsec > 0
+        and item.dialstatus == "ANSWER"
+        and not any(leg.result is LegResult.ANSWERED for leg in record.legs)
+    ):
+        began = item.answered_at or item.at - item.billsec
+        leg = Leg(f"{record.id}-unwatched", len(record.legs) + 1, None, UNWATCHED, "", began, answered_at=began)
+        record = _end_leg(replace(record, legs=(*record.legs, leg)), leg.id, item.at, LegResult.ANSWERED, item.cause)
+    return replace(record, ended_at=item.at, cause=item.cause)

@@ -1,0 +1,72 @@
+"""How a call ended: the one place where a disposition and its sentence are made."""
+
+from __future__ import annotations
+
+from callrouter.core.disposition import Disposition, LegResult, cause_text, leg_result
+from callrouter.core.state import Calling, Choosing, HandedOver, Leaving, Saying, Session, Taking
+
+MIN_MESSAGE_SECONDS = 1.0
+"""A shorter recording is no message."""
+
+_CALLER_LEFT = frozenset({0, 16, 127})
+"""Causes of a channel that the dialplan did not end: after its last destination it hangs up with that one's cause."""
+
+_RESULTS = {
+    LegResult.ANSWERED: Disposition.ANSWERED,
+    LegResult.BUSY: Disposition.BUSY,
+    LegResult.NO_ANSWER: Disposition.NO_ANSWER,
+    LegResult.CANCELLED: Disposition.ABANDONED,
+    LegResult.FAILED: Disposition.FAILED,
+}
+
+
+def conclude(session: Session, at: float, cause: int) -> tuple[Disposition, str]:
+    """The call's disposition, with its reason. Decided here, once, when the caller's channel is gone."""
+    wait = session.wait
+    if session.rejected:
+        return Disposition.REJECTED, session.ending
+    if isinstance(wait, Calling | HandedOver) and wait.answered_at is not None:
+        return Disposition.ANSWERED, f"{session.talked or wait.target} answered"
+    if session.talked:
+        target = session.talked
+        return Disposition.ANSWERED, f"{target} answered"
+    taken = session.message_seconds
+    if taken is None and isinstance(wait, Taking):
+        taken = at - wait.since
+    if taken is not None and taken >= MIN_MESSAGE_SECONDS:
+        return Disposition.VOICEMAIL, f"left a message of {taken:.0f} s"
+    if isinstance(wait, HandedOver) and wait.leg_id:
+        if cause in _CALLER_LEFT:
+            return Disposition.ABANDONED, f"the caller hung up while {wait.target} rang"
+        return outcome(wait.target, leg_result("", cause), cause)
+    if isinstance(wait, Leaving | HandedOver):
+        if session.last_leg is not None:
+            return _RESULTS[session.last_leg], session.last_leg_reason
+        return Disposition.COMPLETED, session.ending
+    before = f", after {session.last_leg_reason}" if session.last_leg_reason else ""
+    match wait:
+        case Calling(target=target):
+            return Disposition.ABANDONED, f"the caller hung up while {target} rang{before}"
+        case Saying() | Choosing() | Taking():
+            return Disposition.ABANDONED, f"the caller hung up in {session.node}{before}"
+    return Disposition.FAILED, f"the call ended before it was routed: {cause_text(cause)}"
+
+
+def outcome(target: str, result: LegResult, cause: int) -> tuple[Disposition, str]:
+    """What a call comes to whose last destination ended so."""
+    return _RESULTS[result], leg_reason(target, result, cause)
+
+
+def leg_reason(target: str, result: LegResult, cause: int) -> str:
+    """What became of one destination, in words."""
+    match result:
+        case LegResult.ANSWERED:
+            return f"{target} answered"
+        case LegResult.BUSY:
+            return f"{target} was busy"
+        case LegResult.NO_ANSWER:
+            return f"{target} did not answer" + ("" if cause in (0, 16, 19) else f": {cause_text(cause)}")
+        case LegResult.CANCELLED:
+            return f"the caller gave up while {target} rang"
+        case LegResult.FAILED:
+            return f"{target} could not be reached: {cause_text(cause)}"

@@ -1,0 +1,189 @@
+"""What can happen to a call. Everything the core learns of the world is one of these.
+
+``at`` is seconds since the epoch, UTC. Ids are the ones we chose ourselves (call id + sequence), so a late event
+is recognised as stale and ignored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class CallArrived:
+    """A caller's channel entered the application. The first event of every call."""
+
+    at: float
+    call_id: str
+    channel: str
+    """Asterisk's unique id of the caller's channel; the key to Asterisk's own CDR."""
+    did: str
+    """E.164 where it could be read."""
+    caller: str | None
+    """E.164; None when withheld."""
+    caller_name: str | None
+    trunk: str | None
+    linkedid: str | None = None
+    test: bool = False
+    """A call from the built-in simulated carrier."""
+    store_problem: str | None = None
+    """Why nothing can be recorded at this moment; None when it can."""
+    handled_by: str = "controller"
+    """"failsafe" when the dialplan handled the call by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """We answered the caller (which is not the business answering)."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlaybackEnded:
+    at: float
+    playback_id: str
+    ok: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Digit:
+    """One DTMF digit (RFC 4733), at key release."""
+
+    at: float
+    digit: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    at: float
+    timer_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LegStarted:
+    """The INVITE to a destination went out."""
+
+    at: float
+    leg_id: str
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
+class LegRinging:
+    at: float
+    leg_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LegProgress:
+    """Early media (SIP 183)."""
+
+    at: float
+    leg_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LegAnswered:
+    at: float
+    leg_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LegHeld:
+    """Either side put the conversation on hold, or took it back (``on`` False)."""
+
+    at: float
+    leg_id: str
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DialReturned:
+    """The talk phase is over and the caller is still there: ``Dial()``'s DIALSTATUS and HANGUPCAUSE (Q.850)."""
+
+    at: float
+    leg_id: str
+    status: str
+    cause: int
+    recording_problem: str | None = None
+    """Why the talk phase could not be recorded, when it should have been."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingEnded:
+    """A message (voicemail) is complete."""
+
+    at: float
+    recording_id: str
+    seconds: float
+    ok: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingTrouble:
+    """The recording store is missing, full or not writable: noticed before the call needed it, or during."""
+
+    at: float
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActionFailed:
+    """What we asked Asterisk for did not work. ``action`` is the action's class name; ``ref`` its id, if it has one."""
+
+    at: float
+    action: str
+    reason: str
+    ref: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallerHungUp:
+    """The caller's channel is gone, whoever ended it. The last event of every call. ``cause`` is Q.850."""
+
+    at: float
+    cause: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The controller was restarted and found the caller's channel alive."""
+
+    at: float
+    inside: bool = True
+    """Whether the channel waits in our application; else the dialplan has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerClosed:
+    """The call ended while no controller watched; Asterisk's own CDR says how."""
+
+    at: float
+    billsec: float
+    """Seconds of conversation."""
+    answered_at: float | None
+    cause: int
+    dialstatus: str = ""
+
+
+Event: TypeAlias = (
+    CallArrived
+    | Answered
+    | PlaybackEnded
+    | Digit
+    | TimerFired
+    | LegStarted
+    | LegRinging
+    | LegProgress
+    | LegAnswered
+    | LegHeld
+    | DialReturned
+    | RecordingEnded
+    | RecordingTrouble
+    | ActionFailed
+    | CallerHungUp
+    | Resumed
+    | LedgerClosed
+)

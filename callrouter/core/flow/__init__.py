@@ -1,0 +1,1 @@
+"""Flows: nodes, their text form, what is wrong with one, and how one is drawn."""

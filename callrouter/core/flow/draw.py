@@ -1,0 +1,77 @@
+"""A flow drawn: as an indented tree for the terminal, and as a Mermaid flowchart."""
+
+from __future__ import annotations
+
+from callrouter.core.flow import nodes as n
+
+
+def summary(node: n.Node) -> str:
+    """A node in a few words: ``dial ana, 25 s``."""
+    match node:
+        case n.Play():
+            return f"play {_said(node.prompts)}"
+        case n.Menu():
+            return f"menu {_said(node.prompts)}, {node.timeout:g} s × {node.max_tries}"
+        case n.Dial():
+            ring = f", {node.ring_seconds} s" if node.ring_seconds else ""
+            return f"dial {node.target}{ring}"
+        case n.Hours():
+            return f"hours {node.open}"
+        case n.Voicemail():
+            return f"voicemail {_said(node.prompts)}, up to {node.max_seconds} s"
+        case n.Tag():
+            return "tag " + ", ".join(node.tags)
+        case n.Hangup():
+            return f"hang up ({node.cause})"
+
+
+def as_text(flow: n.Flow) -> str:
+    """The flow as an indented tree; a node that was drawn already is only named."""
+    lines: list[str] = []
+    drawn: set[str] = set()
+
+    def draw(name: str, outcome: str, depth: int) -> None:
+        indent = "  " * depth
+        label = f"{outcome} → " if outcome else ""
+        if name in drawn:
+            lines.append(f"{indent}{label}{name} (above)")
+            return
+        drawn.add(name)
+        lines.append(f"{indent}{label}{name}: {summary(flow.nodes[name])}")
+        for exit_name, to in n.exits(flow.nodes[name]):
+            if to is None:
+                lines.append(f"{indent}  {exit_name} → hang up")
+            else:
+                draw(to, exit_name, depth + 1)
+
+    draw(flow.start, "", 0)
+    alone = [name for name in flow.nodes if name not in drawn]
+    lines.extend(f"{name}: {summary(flow.nodes[name])} (no caller gets here)" for name in alone)
+    return "\n".join(lines) + "\n"
+
+
+def as_mermaid(flow: n.Flow) -> str:
+    """The flow as a Mermaid flowchart (https://mermaid.js.org/syntax/flowchart.html)."""
+    ids = {name: f"n{index}" for index, name in enumerate(flow.nodes)}
+    lines = ["flowchart TD", f"  start([{_quoted(flow.title or flow.name)}]) --> {ids[flow.start]}"]
+    for name, node in flow.nodes.items():
+        lines.append(f"  {ids[name]}[{_quoted(f'{name}: {summary(node)}')}]")
+    ends = False
+    for name, node in flow.nodes.items():
+        for outcome, to in n.exits(node):
+            ends = ends or to is None
+            lines.append(f"  {ids[name]} -->|{_quoted(outcome)}| {ids[to] if to else 'hangup'}")
+    if ends:
+        lines.append('  hangup(["hang up"])')
+    return "\n".join(lines) + "\n"
+
+
+def _said(prompts: n.Prompts) -> str:
+    text = " ".join(prompt.text or f"[{prompt.file}]" for prompt in prompts)
+    return f"“{text[:40]}…”" if len(text) > 41 else f"“{text}”"
+
+
+def _quoted(text: str) -> str:
+    for char, code in (("&", "&amp;"), ('"', "&quot;"), ("<", "&lt;"), (">", "&gt;"), ("\n", " ")):
+        text = text.replace(char, code)
+    return f'"{text}"'

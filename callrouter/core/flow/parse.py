@@ -1,0 +1,227 @@
+"""A flow's YAML text, parsed once into frozen nodes.
+
+title: Front desk
+start: greet
+nodes:
+  greet: {type: menu, prompt: "For sales press 1.", options: {1: sales}, on_exhausted: sales}
+  sales: {type: dial, target: ana, on_busy: vm, on_no_answer: vm, on_failed: vm}
+  vm:    {type: voicemail, greeting: "Please leave a message.", on_failed: bye}
+  bye:   {type: hangup}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import yaml
+
+from callrouter.core.flow import nodes as n
+from callrouter.core.flow.source import (
+    Fields,
+    compose,
+    fail,
+    items,
+    one_of,
+    scalar,
+    seconds,
+    suggest,
+    truth,
+    whole,
+    words,
+)
+from callrouter.core.hours import check_hours
+from callrouter.errors import InputError
+
+NODE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+MAX_NODES = 200
+DIGITS = "0123456789*#"
+REPEAT = "repeat"
+TAG = re.compile(r"[^\s,;][^,;\n]{0,62}")
+
+
+def parse_flow(text: str, name: str) -> n.Flow:
+    """Parse a flow.
+
+    :param text: YAML
+    :param name: the flow's name
+    :raises FlowError: with line and column: not YAML, an unknown field or type, an exit to a node that is not there
+    """
+    root = Fields(compose(text), "a flow")
+    title = root.get("title", words, "")
+    node_fields = root.need("nodes", lambda value, _: Fields(value, "nodes"))
+    flow_nodes = {key: _node(key, value) for key, value in node_fields}
+    if not flow_nodes:
+        raise fail(node_fields.node, "a flow needs at least one node")
+    if len(flow_nodes) > MAX_NODES:
+        raise fail(node_fields.node, f"a flow has at most {MAX_NODES} nodes, this one {len(flow_nodes)}")
+    start = root.need("start", scalar)
+    root.done()
+    if start not in flow_nodes:
+        raise fail(root.node_of("start"), f"start names {start!r}, which is no node", suggest(start, list(flow_nodes)))
+    for key, value in node_fields:
+        for outcome, to in n.exits(flow_nodes[key]):
+            if to is not None and to not in flow_nodes:
+                raise fail(
+                    _exit_node(value, to),
+                    f"node {key!r}: its exit {outcome!r} goes to {to!r}, which is no node",
+                    suggest(to, list(flow_nodes)),
+                )
+    return n.Flow(name=name, start=start, nodes=flow_nodes, title=title)
+
+
+def _exit_node(node: yaml.Node, to: str) -> yaml.Node:
+    """The scalar that names ``to``, to point at."""
+    for _, value in node.value:
+        if isinstance(value, yaml.ScalarNode) and value.value == to:
+            return value
+        if isinstance(value, yaml.MappingNode):
+            for _, inner in value.value:
+                if isinstance(inner, yaml.ScalarNode) and inner.value == to:
+                    return inner
+    return node
+
+
+def _node(name: str, value: yaml.Node) -> n.Node:
+    if name == REPEAT:
+        raise fail(value, f"{REPEAT!r} is no node name: it means to ask again", "call the node something else")
+    if not NODE_NAME.fullmatch(name):
+        raise fail(value, f"{name!r} is no node name", "use small letters, digits, - and _, like after-hours")
+    fields = Fields(value, f"node {name!r}")
+    kind = fields.need("type", one_of(tuple(_READERS)))
+    node = _READERS[kind](fields)
+    fields.done()
+    return node
+
+
+# Every reader asks for all of its fields before anything can fail on a missing exit, so that an unknown field is
+# reported with the full list of known ones.
+
+
+def _prompts(node: yaml.Node, name: str) -> n.Prompts:
+    return tuple(_prompt(item, name) for item in items(node, name))
+
+
+def _prompt(node: yaml.Node, name: str) -> n.Prompt:
+    if isinstance(node, yaml.ScalarNode):
+        return n.Prompt(text=words(node, name))
+    fields = Fields(node, name)
+    text = fields.get("text", words, "")
+    file = fields.get("file", words, "")
+    fields.done()
+    if bool(text) == bool(file):
+        raise fail(node, f"{name} needs one of text (to be spoken) or file (an uploaded prompt)")
+    return n.Prompt(text=text or None, file=file or None)
+
+
+def _optional(value: str) -> str | None:
+    return value or None
+
+
+def _play(f: Fields) -> n.Play:
+    prompts, following = f.need("prompt", _prompts), f.need("next", scalar)
+    return n.Play(prompts, next=following, on_failed=f.get("on_failed", scalar, following))
+
+
+def _menu(f: Fields) -> n.Menu:
+    return n.Menu(
+        prompts=f.need("prompt", _prompts),
+        options=f.need("options", _options),
+        on_exhausted=f.need("on_exhausted", scalar),
+        on_timeout=_repeat(f.get("on_timeout", scalar, "")),
+        on_invalid=_repeat(f.get("on_invalid", scalar, "")),
+        invalid_prompts=f.get("invalid_prompt", _prompts, ()),
+        timeout=f.get("timeout", seconds(0.5, 60), 5.0),
+        max_tries=f.get("max_tries", whole(1, 20), 3),
+        barge_in=f.get("barge_in", truth, True),
+    )
+
+
+def _repeat(value: str) -> str | None:
+    """ "repeat" says in words what leaving the field out means: ask again."""
+    return None if value in ("", REPEAT) else value
+
+
+def _options(node: yaml.Node, name: str) -> tuple[tuple[str, str], ...]:
+    choices = Fields(node, name)
+    pairs = []
+    for digit, to in choices:
+        if len(digit) != 1 or digit not in DIGITS:
+            raise fail(to, f"{digit!r} is no key of a telephone", "options are 0-9, * or # (write '#' in quotes)")
+        pairs.append((digit, words(to, f"option {digit}")))
+    if not pairs:
+        raise fail(node, "options is empty")
+    return tuple(pairs)
+
+
+def _dial(f: Fields) -> n.Dial:
+    ring = f.get("ring", whole(1, 600), 0)
+    record: bool | None = f.get("record", truth, None)
+    whisper: str | None = f.get("whisper", scalar, None)
+    return n.Dial(
+        target=f.need("target", words),
+        on_busy=f.need("on_busy", scalar),
+        on_no_answer=f.need("on_no_answer", scalar),
+        on_failed=f.need("on_failed", scalar),
+        on_answered=_optional(f.get("on_answered", scalar, "")),
+        ring_seconds=ring or None,
+        whisper=whisper,
+        record=record,
+        music=f.get("caller_hears", one_of(("ringing", "music")), "ringing") == "music",
+    )
+
+
+def _hours(f: Fields) -> n.Hours:
+    zone = f.get("timezone", words, "")
+    text = f.need("open", words)
+    for field, hours in (("timezone", "24/7"), ("open", text)):
+        try:
+            check_hours(hours, zone or "UTC")
+        except InputError as exc:
+            raise fail(f.node_of(field), exc.message, exc.hint) from exc
+    return n.Hours(
+        open=text, on_open=f.need("on_open", scalar), on_closed=f.need("on_closed", scalar), timezone=zone or None
+    )
+
+
+def _voicemail(f: Fields) -> n.Voicemail:
+    return n.Voicemail(
+        prompts=f.get("greeting", _prompts, ()),
+        on_failed=f.need("on_failed", scalar),
+        on_done=_optional(f.get("on_done", scalar, "")),
+        max_seconds=f.get("max_seconds", whole(1, 3600), 120),
+        silence_seconds=f.get("silence_seconds", whole(0, 60), 5),
+        beep=f.get("beep", truth, True),
+        finish_on=f.get("finish_on", one_of(("#", "*", "any", "")), "#"),
+    )
+
+
+def _tag(f: Fields) -> n.Tag:
+    return n.Tag(tags=f.need("tags", _tags), next=f.need("next", scalar))
+
+
+def _tags(node: yaml.Node, name: str) -> tuple[str, ...]:
+    found = []
+    for item in items(node, name):
+        text = words(item, name)
+        if not TAG.fullmatch(text):
+            raise fail(item, f"{text!r} is no tag", "a tag is up to 63 characters on one line, without , and ;")
+        found.append(text)
+    return tuple(dict.fromkeys(found))
+
+
+def _hangup(f: Fields) -> n.Hangup:
+    return n.Hangup(cause=f.get("cause", one_of(tuple(n.HANGUP_CAUSES)), "normal"))
+
+
+_READERS: dict[str, Callable[[Fields], n.Node]] = {
+    "play": _play,
+    "menu": _menu,
+    "dial": _dial,
+    "hours": _hours,
+    "voicemail": _voicemail,
+    "tag": _tag,
+    "hangup": _hangup,
+}
+
+NODE_TYPES: tuple[str, ...] = tuple(_READERS)

@@ -1,0 +1,142 @@
+"""What the routing is made of: companies, campaigns, trunks, targets, tracking numbers.
+
+Plain frozen values. The store fills them from the database; the core decides with them.
+Phone numbers are E.164 strings ("+12025550123"), ids are UUIDv7 strings, names are slugs unique within their company.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class CallerIdMode(StrEnum):
+    """Which number the business sees when a trunk or phone is called."""
+
+    PASS_THROUGH = "pass-through"
+    """The caller's own number. Some trunks refuse numbers that are not theirs."""
+    TRACKING_NUMBER = "tracking-number"
+    """The DID that was dialled: the business sees which campaign rings."""
+    FIXED = "fixed"
+    """Always the trunk's ``fixed_caller_id``."""
+
+
+class DidSource(StrEnum):
+    """Where a trunk puts the number that was dialled."""
+
+    REQUEST_URI = "request-uri"
+    TO_HEADER = "to-header"
+
+
+class NumberFormat(StrEnum):
+    """How a trunk wants numbers written when we dial through it."""
+
+    E164 = "e164"  # +12025550123
+    E164_NO_PLUS = "e164-no-plus"  # 12025550123
+    NATIONAL = "national"  # 2025550123
+    INTERNATIONAL_00 = "international-00"  # 0012025550123
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    id: str
+    name: str
+    title: str
+    timezone: str
+    """IANA zone name."""
+    country: str = "US"
+    """ISO 3166 alpha-2; assumed for numbers written without +."""
+    currency: str = "USD"
+    """ISO 4217."""
+    record: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    id: str
+    company_id: str
+    name: str
+    title: str
+    source: str
+    """Where the lead came from: "billboard", "google", "radio" …"""
+    medium: str
+    """How: "offline", "cpc", "organic", "referral" …"""
+
+
+@dataclass(frozen=True, slots=True)
+class Trunk:
+    """A SIP connection to a provider or to a PBX."""
+
+    id: str
+    name: str
+    preset: str
+    host: str
+    port: int = 5060
+    transport: str = "udp"
+    """"udp", "tcp" or "tls"."""
+    match: tuple[str, ...] = ()
+    """Addresses or CIDR networks whose INVITEs are this trunk's; empty: ``host`` alone."""
+    registers: bool = False
+    username: str | None = None
+    """For registration and outbound authentication; the password is kept in the secrets directory."""
+    codecs: tuple[str, ...] = ()
+    """Best first; empty: the installation's."""
+    caller_id: CallerIdMode = CallerIdMode.PASS_THROUGH
+    fixed_caller_id: str | None = None
+    did_source: DidSource = DidSource.REQUEST_URI
+    number_format: NumberFormat = NumberFormat.E164
+    qualify_seconds: int = 60
+    """Interval of OPTIONS probes; 0: never (some providers do not answer them)."""
+    country: str = "US"
+    """Country assumed for DIDs and callers it writes without +."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A business line: exactly one of ``sip_uri`` or ``number`` (then with ``trunk``)."""
+
+    id: str
+    company_id: str
+    name: str
+    title: str
+    number: str | None = None
+    """E.164."""
+    trunk: str | None = None
+    """Name of the trunk that ``number`` is dialled through."""
+    sip_uri: str | None = None
+    """sip:user@host[:port], dialled directly."""
+    ring_seconds: int = 25
+    whisper: str | None = None
+    """Spoken to the business before the caller is connected; may hold {campaign}, {number}, {company}."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingNumber:
+    """A DID and what it stands for. Exactly one of ``flow`` or ``target`` answers it."""
+
+    id: str
+    company_id: str
+    e164: str
+    name: str
+    campaign_id: str | None = None
+    flow: str | None = None
+    """Name of a flow of the company."""
+    target: str | None = None
+    """Name of a target of the company."""
+    backup: str | None = None
+    """Name of the target that the failsafe rings; None: the target, or the first one the flow dials."""
+    active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class FlowVersion:
+    """One saved text of a flow. Texts never change; an edit makes a new version."""
+
+    id: str
+    flow_id: str
+    company_id: str
+    name: str
+    version: int
+    """1, 2, 3 … within the flow."""
+    text: str
+    """YAML."""

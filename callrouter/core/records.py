@@ -1,0 +1,125 @@
+"""What remains of a call: the CDR, its legs, its trace, its recordings. Folded from the call's log by ``cdr.fold``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from callrouter.core.disposition import Disposition, LegResult
+
+
+class RecordingKind(StrEnum):
+    CONVERSATION = "conversation"
+    """Two channels: caller left, business right."""
+    VOICEMAIL = "voicemail"
+    """One channel."""
+
+
+class RecordingStatus(StrEnum):
+    PENDING = "pending"
+    """Being made, or waiting for the job that finishes it."""
+    OK = "ok"
+    SUSPECT = "suspect"
+    """Kept, but something about it is off; ``problem`` says what."""
+    MISSING = "missing"
+    """It should exist and does not; ``problem`` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One destination that was tried."""
+
+    id: str
+    seq: int
+    target_id: str | None
+    target: str
+    endpoint: str
+    started_at: float
+    ringing_at: float | None = None
+    answered_at: float | None = None
+    ended_at: float | None = None
+    cause: int | None = None
+    result: LegResult | None = None
+    hold_seconds: float = 0.0
+
+    @property
+    def ring_seconds(self) -> float:
+        """From the first sign of ringing (or the INVITE, when none came) to answer or end."""
+        end = self.answered_at or self.ended_at
+        return max(0.0, end - (self.ringing_at or self.started_at)) if end else 0.0
+
+    @property
+    def talk_seconds(self) -> float:
+        return max(0.0, self.ended_at - self.answered_at) if self.answered_at and self.ended_at else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingRef:
+    """A recording that a call should have. Raw files are ``<id>-rx.wav`` (caller) and ``<id>-tx.wav`` (business),
+    or ``<id>.wav`` for a message."""
+
+    id: str
+    kind: RecordingKind
+    leg_id: str | None
+    started_at: float
+    status: RecordingStatus = RecordingStatus.PENDING
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TraceStep:
+    """One decision, addressed by where in the routing it was taken, with its reason."""
+
+    at: float
+    path: str
+    """"number", "front-desk@3/menu", "failsafe" …"""
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One caller's call: the CDR. All times seconds since the epoch, UTC."""
+
+    id: str
+    uniqueid: str
+    linkedid: str | None
+    did: str
+    caller: str | None
+    caller_name: str | None
+    trunk: str | None
+    started_at: float
+    test: bool = False
+    company_id: str | None = None
+    campaign_id: str | None = None
+    number_id: str | None = None
+    source: str | None = None
+    medium: str | None = None
+    flow_version_id: str | None = None
+    config_version: int | None = None
+    answered_at: float | None = None
+    """When a person of the business answered; never set for voicemail."""
+    ended_at: float | None = None
+    ring_seconds: float = 0.0
+    talk_seconds: float = 0.0
+    hold_seconds: float = 0.0
+    answered_by: str | None = None
+    """Name of the target."""
+    cause: int | None = None
+    disposition: Disposition | None = None
+    """None while the call is in progress."""
+    reason: str = ""
+    handled_by: str = "controller"
+    """"controller" or "failsafe"."""
+    recording_problem: str | None = None
+    tags: tuple[str, ...] = ()
+    path: tuple[str, ...] = ()
+    """Names of the nodes the caller went through."""
+    legs: tuple[Leg, ...] = ()
+    recordings: tuple[RecordingRef, ...] = ()
+    trace: tuple[TraceStep, ...] = field(default=(), repr=False)
+
+    @property
+    def duration(self) -> float:
+        """Seconds from arrival to end."""
+        return max(0.0, self.ended_at - self.started_at) if self.ended_at else 0.0

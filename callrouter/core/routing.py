@@ -1,0 +1,218 @@
+"""Where a call goes. One immutable table, built from the configuration, swapped whole when that changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeAlias
+
+from callrouter.core.dialstring import dial_string
+from callrouter.core.flow import nodes as n
+from callrouter.core.flow.check import dialled, prompts_of
+from callrouter.core.flow.parse import parse_flow
+from callrouter.core.flow.text import fill
+from callrouter.core.model import CallerIdMode, Campaign, Company, Target, TrackingNumber, Trunk
+from callrouter.core.snapshot import ConfigSnapshot
+from callrouter.errors import InputError
+
+SIMULATOR_TRUNK = "simulator"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A target, ready to be dialled."""
+
+    target: Target
+    endpoint: str
+    """Asterisk's dial string."""
+    caller_id: CallerIdMode = CallerIdMode.PASS_THROUGH
+    fixed_caller_id: str | None = None
+
+    def shown_number(self, did: str) -> str | None:
+        """The number the business sees; None: the caller's own."""
+        match self.caller_id:
+            case CallerIdMode.PASS_THROUGH:
+                return None
+            case CallerIdMode.TRACKING_NUMBER:
+                return did
+            case CallerIdMode.FIXED:
+                return self.fixed_caller_id
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Everything about one tracking number."""
+
+    number: TrackingNumber
+    company: Company
+    campaign: Campaign | None
+    flow: n.Flow
+    flow_label: str
+    """"front-desk@3", or "direct" for a number that rings a target without a flow."""
+    flow_version_id: str | None
+    destinations: Mapping[str, Destination]
+    backups: tuple[Destination, ...]
+    """Rung by the failsafe, in order, and when a flow breaks."""
+    problem: str | None = None
+    """Why the number's own flow could not be used."""
+
+    def values(self) -> dict[str, str]:
+        """What the placeholders in spoken texts stand for."""
+        return {
+            "campaign": self.campaign.title if self.campaign else self.number.name,
+            "number": self.number.name,
+            "company": self.company.title,
+        }
+
+    def whisper(self, node: n.Dial) -> n.Prompts:
+        """What the business hears before the caller is connected."""
+        destination = self.destinations.get(node.target)
+        text = node.whisper if node.whisper is not None else destination.target.whisper if destination else None
+        if not text:
+            return ()
+        try:
+            return (n.Prompt(text=fill(text, self.values())),)
+        except InputError:
+            return ()
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingTable:
+    version: int
+    entries: Mapping[str, Entry]
+    """By E.164."""
+    country_of_trunk: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteToFlow:
+    entry: Entry
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    cause: int
+    """Q.850."""
+    why: str
+    entry: Entry | None = None
+
+
+Decision: TypeAlias = RouteToFlow | Reject
+
+EMPTY = RoutingTable(version=0, entries=MappingProxyType({}), country_of_trunk=MappingProxyType({}))
+
+
+def decide(table: RoutingTable, did: str) -> Decision:
+    """Where a call to a number goes."""
+    entry = table.entries.get(did)
+    if entry is None:
+        return Reject(cause=1, why=f"{did or 'an empty number'} is not one of our tracking numbers")
+    if not entry.number.active:
+        return Reject(cause=1, why=f"{entry.number.name} ({did}) is switched off", entry=entry)
+    if entry.problem is not None:
+        return RouteToFlow(entry, f"{entry.number.name} rings its backup destination: {entry.problem}")
+    if entry.flow_version_id is None:
+        return RouteToFlow(entry, f"{entry.number.name} rings {entry.number.target} directly")
+    return RouteToFlow(entry, f"{entry.number.name} runs {entry.flow_label}")
+
+
+def build_table(snapshot: ConfigSnapshot) -> RoutingTable:
+    """Resolve a configuration into a table. Never fails: a number whose flow is broken rings its backup."""
+    companies = {company.id: company for company in snapshot.companies}
+    campaigns = {campaign.id: campaign for campaign in snapshot.campaigns}
+    trunks = {trunk.name: trunk for trunk in snapshot.trunks}
+    destinations = _destinations(snapshot, trunks)
+    flows: dict[tuple[str, str], tuple[n.Flow | None, str, str, str | None]] = {}
+    for version in snapshot.flows:
+        label = f"{version.name}@{version.version}"
+        try:
+            flow: n.Flow | None = parse_flow(version.text, version.name)
+            problem = None
+        except InputError as exc:
+            flow, problem = None, f"flow {label} does not hold together: {exc.message}"
+        flows[version.company_id, version.name] = (flow, label, version.id, problem)
+    entries: dict[str, Entry] = {}
+    for number in snapshot.numbers:
+        own = destinations.get(number.company_id, {})
+        flow, label, version_id, problem = None, "direct", None, None
+        if number.flow is not None:
+            missing = (None, number.flow, None, f"flow {number.flow} does not exist")
+            flow, label, version_id, problem = flows.get((number.company_id, number.flow), missing)
+        elif number.target not in own:
+            problem = f"target {number.target} cannot be dialled"
+        backups = _backups(number, flow, own)
+        if flow is None:
+            first = backups[0].target.name if backups else ""
+            flow = direct_flow(number.target if number.target and problem is None else first)
+            label, version_id = "direct", None
+        entries[number.e164] = Entry(
+            number=number,
+            company=companies[number.company_id],
+            campaign=campaigns.get(number.campaign_id or ""),
+            flow=flow,
+            flow_label=label,
+            flow_version_id=version_id,
+            destinations=own,
+            backups=backups,
+            problem=problem,
+        )
+    return RoutingTable(
+        version=snapshot.version,
+        entries=MappingProxyType(entries),
+        country_of_trunk=MappingProxyType({trunk.name: trunk.country for trunk in snapshot.trunks}),
+    )
+
+
+def direct_flow(target: str) -> n.Flow:
+    """The flow of a number that simply rings one target: what it cannot connect it ends with the matching cause."""
+    return n.Flow(
+        name="direct",
+        start="dial",
+        nodes={
+            "dial": n.Dial(target, on_busy="busy", on_no_answer="no-answer", on_failed="failed"),
+            "busy": n.Hangup("busy"),
+            "no-answer": n.Hangup("no-answer"),
+            "failed": n.Hangup("congestion"),
+        },
+    )
+
+
+def spoken(table: RoutingTable) -> Iterator[tuple[str, n.Prompt]]:
+    """Every (company id, prompt) that a call could play: what must be rendered before the table is used."""
+    for entry in table.entries.values():
+        for node in entry.flow.nodes.values():
+            for prompt in prompts_of(node):
+                yield entry.company.id, filled(prompt, entry)
+            if isinstance(node, n.Dial):
+                for prompt in entry.whisper(node):
+                    yield entry.company.id, prompt
+
+
+def filled(prompt: n.Prompt, entry: Entry) -> n.Prompt:
+    """A prompt with its placeholders replaced."""
+    if prompt.text is None:
+        return prompt
+    try:
+        return n.Prompt(text=fill(prompt.text, entry.values()))
+    except InputError:
+        return prompt
+
+
+def _destinations(snapshot: ConfigSnapshot, trunks: Mapping[str, Trunk]) -> dict[str, dict[str, Destination]]:
+    found: dict[str, dict[str, Destination]] = {}
+    for target in snapshot.targets:
+        trunk = trunks.get(target.trunk) if target.trunk else None
+        try:
+            endpoint = dial_string(target, trunk)
+        except InputError:
+            continue  # a target that cannot be dialled is as one that is missing: its dial node takes on_failed
+        mode, fixed = (trunk.caller_id, trunk.fixed_caller_id) if trunk else (CallerIdMode.PASS_THROUGH, None)
+        found.setdefault(target.company_id, {})[target.name] = Destination(target, endpoint, mode, fixed)
+    return found
+
+
+def _backups(number: TrackingNumber, flow: n.Flow | None, own: Mapping[str, Destination]) -> tuple[Destination, ...]:
+    names = [number.backup, number.target, *(dialled(flow) if flow else ())]
+    return tuple(own[name] for name in dict.fromkeys(names) if name and name in own)

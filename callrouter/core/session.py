@@ -1,0 +1,194 @@
+"""One call's way through its flow: ``step(session, event)`` gives the next session, what to do, and what was decided.
+
+The session waits for exactly one thing at a time (``Wait``). An event that is not about that thing is stale and changes
+nothing. Nothing here can fail: whatever cannot go on goes to the number's backup destination.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from callrouter.core import actions as a
+from callrouter.core import events as e
+from callrouter.core import notes as note
+from callrouter.core.conclusion import conclude, leg_reason
+from callrouter.core.disposition import UNWATCHED, leg_result
+from callrouter.core.records import RecordingKind
+from callrouter.core.routing import Reject, RoutingTable, decide
+from callrouter.core.state import Arriving, Calling, Choosing, HandedOver, Leaving, Over, Saying, Session, Step, Taking
+from callrouter.core.walk import (
+    dial_returned,
+    digit_pressed,
+    enter,
+    hang_up,
+    leg_answered,
+    message_taken,
+    no_digit,
+    ring_backup,
+    said,
+    stop_waiting,
+)
+
+RESUMED_IDS = 1000
+"""How far ids jump at a restart: those that a dead controller may have used are never used again."""
+
+
+def step(session: Session, event: e.Event, table: RoutingTable) -> Step:
+    """What an event makes of a call.
+
+    :param table: the routing in force; used for CallArrived only, a call keeps what it started with
+    """
+    match event, session.wait:
+        case _, Over():
+            return Step(session)
+        case e.CallArrived(), Arriving():
+            return _arrive(session, event, table)
+        case e.CallerHungUp(), _:
+            return _hung_up(session, event)
+        case e.LedgerClosed(), _:
+            return _closed_by_ledger(session, event)
+        case e.RecordingTrouble(), _:
+            return _store_trouble(session, event)
+        case e.Resumed(), _:
+            return _resumed(session, event)
+        case e.ActionFailed(), _:
+            return _action_failed(session, event)
+        case e.PlaybackEnded(playback_id=ref), Saying(playback_id=current) if ref == current:
+            return said(session, event)
+        case e.Digit(), Saying() | Choosing():
+            return digit_pressed(session, event)
+        case e.TimerFired(timer_id=ref), Choosing(timer_id=current) if ref == current:
+            return no_digit(session, event.at)
+        case e.LegAnswered(leg_id=ref), Calling(leg_id=current) if ref == current:
+            return leg_answered(session, event)
+        case e.LegStarted(leg_id=ref), HandedOver(leg_id=current) if ref != current:
+            return _backup_leg(session, event)
+        case e.LegAnswered(leg_id=ref), HandedOver(leg_id=current) if ref == current:
+            return _backup_answered(session, event)
+        case e.DialReturned(leg_id=ref), Calling(leg_id=current) if ref == current:
+            return dial_returned(session, event)
+        case e.RecordingEnded(recording_id=ref), Taking(recording_id=current) if ref == current:
+            return message_taken(session, event)
+        case e.TimerFired(timer_id=ref), Taking(timer_id=current, recording_id=recording) if ref == current:
+            # Its end was lost: the caller must not wait for it.
+            ended = e.RecordingEnded(event.at, recording, event.at - session.wait.since)
+            return Step(session, (a.StopRecording(recording),)).then(message_taken(session, ended))
+    return Step(session)
+
+
+def _arrive(session: Session, event: e.CallArrived, table: RoutingTable) -> Step:
+    decision = decide(table, event.did)
+    entry = decision.entry
+    routed = note.Routed(
+        at=event.at,
+        why=decision.why,
+        company_id=entry.company.id if entry else None,
+        campaign_id=entry.campaign.id if entry and entry.campaign else None,
+        number_id=entry.number.id if entry else None,
+        source=entry.campaign.source if entry and entry.campaign else None,
+        medium=entry.campaign.medium if entry and entry.campaign else None,
+        flow_version_id=entry.flow_version_id if entry else None,
+        config_version=table.version,
+    )
+    session = replace(session, entry=entry, did=event.did, caller=event.caller, store_problem=event.store_problem)
+    start = Step(session, notes=(routed,))
+    if isinstance(decision, Reject):
+        return start.then(hang_up(replace(session, rejected=True), decision.cause, decision.why))
+    assert entry is not None
+    return start.then(enter(session, entry.flow.start, event.at, "start of the flow"))
+
+
+def _hung_up(session: Session, event: e.CallerHungUp) -> Step:
+    disposition, reason = conclude(session, event.at, event.cause)
+    cancels = stop_waiting(session, channel_gone=True)
+    notes: tuple[note.Note, ...] = (note.Concluded(event.at, disposition, reason),)
+    return Step(replace(session, wait=Over()), cancels, notes)
+
+
+def _closed_by_ledger(session: Session, event: e.LedgerClosed) -> Step:
+    """The call ended while no controller watched: take the end from Asterisk's own CDR."""
+    wait = session.wait
+    told: tuple[note.Note, ...] = (
+        note.Decided(event.at, session.path, "closed", "taken from Asterisk's own record; no controller watched"),
+    )
+    target = (wait.target if isinstance(wait, Calling | HandedOver) else "") or UNWATCHED
+    talk = event.answered_at is not None or event.billsec > 0
+    if talk and (event.dialstatus == "ANSWER" or (isinstance(wait, Calling) and not event.dialstatus)):
+        # Not ours to have connected: the dialplan's failsafe did.
+        session = replace(session, talked=session.talked or target)
+        if isinstance(wait, Calling) and wait.answered_at is None and wait.recording:
+            began = event.answered_at or event.at - event.billsec
+            told = (*told, note.RecordingPlanned(began, wait.leg_id, RecordingKind.CONVERSATION, wait.leg_id))
+    elif isinstance(wait, Calling | HandedOver) and wait.answered_at is None and event.dialstatus not in ("", "ANSWER"):
+        result = leg_result(event.dialstatus, event.cause)
+        reason = leg_reason(target, result, event.cause)
+        session = replace(session, wait=Leaving(), last_leg=result, last_leg_reason=reason)
+    ended = _hung_up(session, e.CallerHungUp(event.at, event.cause))
+    return Step(ended.session, ended.actions, (*told, *ended.notes))
+
+
+def _resumed(session: Session, event: e.Resumed) -> Step:
+    """Start again the node whose wait the dead controller began; what of it still runs on the channel stops."""
+    stopped = Step(session, stop_waiting(session))
+    session = replace(session, counter=session.counter + RESUMED_IDS)
+    if not isinstance(session.wait, Saying | Choosing | Taking):
+        return Step(session)
+    if not event.inside:
+        # The failsafe took the caller while nobody watched.
+        return Step(replace(session, wait=HandedOver(), ending="no controller answered"))
+    why = "the controller was restarted; the node starts again"
+    return stopped.then(enter(replace(session, visits=session.visits - 1), session.node, event.at, why))
+
+
+def _store_trouble(session: Session, event: e.RecordingTrouble) -> Step:
+    wait = session.wait
+    session = replace(session, store_problem=event.problem or None)
+    if event.problem and (isinstance(wait, Taking) or (isinstance(wait, Calling) and wait.recording)):
+        return Step(session, notes=(note.RecordingSkipped(event.at, f"may be incomplete: {event.problem}"),))
+    return Step(session)
+
+
+def _action_failed(session: Session, event: e.ActionFailed) -> Step:
+    """What could not be done counts as that thing having ended badly; what is not waited for is only told."""
+    told = Step(session, notes=(note.Decided(event.at, session.path, f"{event.action} failed", event.reason),))
+    match event.action, session.wait:
+        case "Play", Saying(playback_id=current) if event.ref == current:
+            return told.then(said(session, e.PlaybackEnded(event.at, current, ok=False)))
+        case "Record", Taking(recording_id=current) if event.ref == current:
+            return told.then(message_taken(session, e.RecordingEnded(event.at, current, 0.0, ok=False)))
+        case "Dial", Calling(leg_id=current) if event.ref == current:
+            return told.then(ring_backup(session, event.at, f"not dialled: {event.reason}"))
+        case ("Answer", Saying() | Taking()):
+            return told.then(ring_backup(session, event.at, "the call could not be answered"))
+    return told
+
+
+def _backup_leg(session: Session, event: e.LegStarted) -> Step:
+    """The failsafe rings a backup destination; it takes them in the entry's order."""
+    wait, entry = session.wait, session.entry
+    assert isinstance(wait, HandedOver)
+    backups = entry.backups if entry else ()
+    destination = backups[wait.legs] if wait.legs < len(backups) else None
+    name = destination.target.name if destination else UNWATCHED
+    planned = note.LegPlanned(
+        at=event.at,
+        path="failsafe",
+        leg_id=event.leg_id,
+        target_id=destination.target.id if destination else "",
+        target=name,
+        endpoint=destination.endpoint if destination else "",
+        ring_seconds=destination.target.ring_seconds if destination else 0,
+        why="backup destination, rung by the dialplan",
+    )
+    waiting = HandedOver(leg_id=event.leg_id, target=name, legs=wait.legs + 1)
+    return Step(replace(session, wait=waiting), notes=(planned,))
+
+
+def _backup_answered(session: Session, event: e.LegAnswered) -> Step:
+    wait, entry = session.wait, session.entry
+    assert isinstance(wait, HandedOver)
+    session = replace(session, wait=replace(wait, answered_at=event.at))
+    if entry is None or not entry.company.record:
+        return Step(session)
+    planned = note.RecordingPlanned(event.at, wait.leg_id, RecordingKind.CONVERSATION, wait.leg_id)
+    return Step(session, notes=(planned,))

@@ -1,0 +1,124 @@
+"""The state of one call: what it waits for, and what it remembers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from callrouter.core import actions as a
+from callrouter.core import notes as note
+from callrouter.core.disposition import LegResult
+from callrouter.core.routing import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Arriving:
+    """Nothing yet: the first event has not come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saying:
+    """A prompt to end. ``part`` is "prompt", "invalid" or "greeting"."""
+
+    playback_id: str
+    part: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choosing:
+    """A digit, after a menu's prompt."""
+
+    timer_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """A destination to answer, and then the conversation to end."""
+
+    leg_id: str
+    target: str
+    answered_at: float | None = None
+    recording: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """A message to be complete."""
+
+    recording_id: str
+    since: float
+    timer_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """The channel to go, after we hung it up."""
+
+    cause: int = 16
+    """Q.850, as we gave it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """The channel to go, after the dialplan's failsafe took the caller to a backup destination."""
+
+    leg_id: str = ""
+    target: str = ""
+    legs: int = 0
+    answered_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """Nothing any more."""
+
+
+Wait: TypeAlias = Arriving | Saying | Choosing | Calling | Taking | Leaving | HandedOver | Over
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The state of one call. Built by folding ``step`` over the call's events, so a crash loses nothing."""
+
+    call_id: str
+    wait: Wait = Arriving()
+    entry: Entry | None = None
+    did: str = ""
+    caller: str | None = None
+    node: str = ""
+    counter: int = 0
+    visits: int = 0
+    tries: int = 0
+    """Rounds of the present menu that went by without a choice."""
+    answered: bool = False
+    """Whether we answered the caller."""
+    store_problem: str | None = None
+    talked: str | None = None
+    """The target that answered, once one did."""
+    message_seconds: float | None = None
+    last_leg: LegResult | None = None
+    last_leg_reason: str = ""
+    ending: str = ""
+    """Why we hang up, when it is us."""
+    rejected: bool = False
+
+    @property
+    def over(self) -> bool:
+        return isinstance(self.wait, Over)
+
+    @property
+    def path(self) -> str:
+        """Where the call stands, for the trace: ``front-desk@3/menu``."""
+        label = self.entry.flow_label if self.entry else "routing"
+        return f"{label}/{self.node}" if self.node else label
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    session: Session
+    actions: tuple[a.Action, ...] = ()
+    notes: tuple[note.Note, ...] = ()
+
+    def then(self, other: Step) -> Step:
+        """This step followed by another that starts from its session."""
+        return Step(other.session, self.actions + other.actions, self.notes + other.notes)

@@ -1,0 +1,309 @@
+"""Walking a flow: what each node starts, and where its outcomes lead. Called by ``session.step``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from callrouter.core import actions as a
+from callrouter.core import events as e
+from callrouter.core import notes as note
+from callrouter.core.conclusion import MIN_MESSAGE_SECONDS, leg_reason
+from callrouter.core.disposition import LegResult, leg_result
+from callrouter.core.flow import nodes as n
+from callrouter.core.hours import is_open, local_time
+from callrouter.core.records import RecordingKind
+from callrouter.core.routing import Destination, filled
+from callrouter.core.state import Calling, Choosing, HandedOver, Leaving, Saying, Session, Step, Taking
+from callrouter.errors import InputError
+
+MAX_VISITS = 200
+"""Nodes a call may pass; a flow that goes round beyond that rings its backup destination."""
+
+BACKUP = "(backup)"
+"""Node name of the backup destination in paths."""
+
+
+def hang_up(session: Session, cause: int, why: str) -> Step:
+    """End the caller's channel.
+
+    :param cause: Q.850
+    """
+    return Step(replace(session, wait=Leaving(cause), ending=why), (a.Hangup(cause),))
+
+
+def stop_waiting(session: Session, channel_gone: bool = False) -> tuple[a.Action, ...]:
+    """Stop what was started for the present wait. What lives on the channel went with it."""
+    match session.wait:
+        case Saying(playback_id=ref) if not channel_gone:
+            return (a.StopPlayback(ref),)
+        case Choosing(timer_id=ref):
+            return (a.CancelTimer(ref),)
+        case Taking(timer_id=ref, recording_id=recording):
+            cancel = a.CancelTimer(ref)
+            return (cancel,) if channel_gone else (cancel, a.StopRecording(recording))
+    return ()
+
+
+def enter(session: Session, name: str, at: float, why: str) -> Step:
+    """Go to a node: run through those that need no waiting until one does."""
+    entry = session.entry
+    assert entry is not None
+    if session.visits >= MAX_VISITS:
+        return ring_backup(session, at, f"the flow went through {MAX_VISITS} nodes without end")
+    node = entry.flow.nodes.get(name)
+    if node is None:
+        return ring_backup(session, at, f"there is no node {name!r}")
+    session = replace(session, node=name, visits=session.visits + 1, tries=0)
+    visited = Step(session, notes=(note.Visited(at, session.path, name, why),))
+    match node:
+        case n.Play():
+            return visited.then(_say(session, node.prompts, "prompt"))
+        case n.Menu():
+            return visited.then(_say(session, node.prompts, "prompt"))
+        case n.Dial():
+            return visited.then(_dial_node(session, node, at))
+        case n.Hours():
+            return visited.then(_hours_node(session, node, at))
+        case n.Voicemail():
+            if not node.prompts:
+                return visited.then(_take_message(session, node, at))
+            return visited.then(_say(session, node.prompts, "greeting"))
+        case n.Tag():
+            tagged = Step(session, notes=(note.Tagged(at, session.path, node.tags),))
+            return visited.then(tagged).then(enter(session, node.next, at, "next"))
+        case n.Hangup():
+            return visited.then(hang_up(session, n.HANGUP_CAUSES[node.cause], f"the flow ended at {name}"))
+
+
+def _leave(session: Session, to: str | None, at: float, why: str) -> Step:
+    """Take an exit; None hangs up."""
+    if to is None:
+        return hang_up(session, 16, f"{why} at {session.node}")
+    return enter(session, to, at, why)
+
+
+def _node(session: Session) -> n.Node | None:
+    return session.entry.flow.nodes.get(session.node) if session.entry else None
+
+
+def _next_id(session: Session, kind: str) -> tuple[Session, str]:
+    count = session.counter + 1
+    return replace(session, counter=count), f"{session.call_id}-{kind}{count}"
+
+
+def _say(session: Session, prompts: n.Prompts, part: str) -> Step:
+    answering: tuple[a.Action, ...] = ()
+    if not session.answered:
+        answering = (a.Answer(),)
+        session = replace(session, answered=True)
+    entry = session.entry
+    assert entry is not None
+    session, playback_id = _next_id(session, "p")
+    spoken = tuple(filled(prompt, entry) for prompt in prompts)
+    session = replace(session, wait=Saying(playback_id, part))
+    return Step(session, (*answering, a.Play(playback_id, spoken)))
+
+
+def said(session: Session, event: e.PlaybackEnded) -> Step:
+    """A prompt is over, well or not."""
+    wait, node = session.wait, _node(session)
+    assert isinstance(wait, Saying)
+    failed: tuple[note.Note, ...] = ()
+    if not event.ok:
+        failed = (note.Decided(event.at, session.path, "prompt", "could not be played"),)
+    start = Step(session, notes=failed)
+    match node:
+        case n.Play():
+            to, why = (node.next, "prompt over") if event.ok else (node.on_failed, "prompt failed")
+            return start.then(_leave(session, to, event.at, why))
+        case n.Menu() if wait.part == "invalid":
+            return start.then(_say(session, node.prompts, "prompt"))
+        case n.Menu():
+            waiting, timer_id = _next_id(session, "t")
+            waiting = replace(waiting, wait=Choosing(timer_id))
+            return start.then(Step(waiting, (a.StartTimer(timer_id, node.timeout),)))
+        case n.Voicemail():
+            return start.then(_take_message(session, node, event.at))
+    return start
+
+
+def digit_pressed(session: Session, event: e.Digit) -> Step:
+    """A key: a menu's choice, or none of its choices."""
+    node = _node(session)
+    if not isinstance(node, n.Menu):
+        return Step(session)
+    if isinstance(session.wait, Saying) and (not node.barge_in or session.wait.part != "prompt"):
+        return Step(session)
+    stopped = Step(session, stop_waiting(session))
+    to = node.choice(event.digit)
+    if to is not None:
+        pressed = note.Decided(event.at, session.path, f"digit {event.digit}", f"the caller pressed {event.digit}")
+        return stopped.then(Step(session, notes=(pressed,))).then(
+            _leave(session, to, event.at, f"the caller pressed {event.digit}")
+        )
+    why = f"the caller pressed {event.digit}, which is no choice"
+    return stopped.then(_round_lost(session, node, event.at, "invalid", why, node.on_invalid))
+
+
+def no_digit(session: Session, at: float) -> Step:
+    """A menu's time for a choice is over."""
+    node = _node(session)
+    if not isinstance(node, n.Menu):
+        return Step(session)
+    return _round_lost(session, node, at, "timeout", f"nothing pressed in {node.timeout:g} s", node.on_timeout)
+
+
+def _round_lost(session: Session, node: n.Menu, at: float, what: str, why: str, to: str | None) -> Step:
+    """A menu's round went by without a choice: its own exit, another round, or the end of its patience."""
+    session = replace(session, tries=session.tries + 1)
+    told = Step(session, notes=(note.Decided(at, session.path, what, f"{why} (try {session.tries}/{node.max_tries})"),))
+    if session.tries >= node.max_tries:
+        return told.then(_leave(session, node.on_exhausted, at, f"no choice in {node.max_tries} tries"))
+    if to is not None:
+        return told.then(_leave(session, to, at, why))
+    if what == "invalid" and node.invalid_prompts:
+        return told.then(_say(session, node.invalid_prompts, "invalid"))
+    return told.then(_say(session, node.prompts, "prompt"))
+
+
+def _hours_node(session: Session, node: n.Hours, at: float) -> Step:
+    assert session.entry is not None
+    zone = node.timezone or session.entry.company.timezone
+    try:
+        is_now_open = is_open(node.open, zone, at, session.entry.company.country)
+    except InputError as exc:
+        told = note.Decided(at, session.path, "hours", f"unreadable, taken as open: {exc.message}")
+        return Step(session, notes=(told,)).then(enter(session, node.on_open, at, "open"))
+    word = "open" if is_now_open else "closed"
+    told = note.Decided(at, session.path, word, f"{local_time(zone, at)} against {node.open!r}")
+    return Step(session, notes=(told,)).then(enter(session, node.on_open if is_now_open else node.on_closed, at, word))
+
+
+def _dial_node(session: Session, node: n.Dial, at: float) -> Step:
+    assert session.entry is not None
+    destination = session.entry.destinations.get(node.target)
+    if destination is None:
+        why = f"there is no target {node.target!r}"
+        told = note.Decided(at, session.path, "failed", why)
+        session = replace(session, last_leg=LegResult.FAILED, last_leg_reason=why)
+        return Step(session, notes=(told,)).then(_leave(session, node.on_failed, at, why))
+    return _dial(session, destination, node, at)
+
+
+def _dial(session: Session, destination: Destination, node: n.Dial, at: float) -> Step:
+    entry = session.entry
+    assert entry is not None
+    session, leg_id = _next_id(session, "l")
+    target = destination.target
+    wanted = entry.company.record if node.record is None else node.record
+    record = wanted and session.store_problem is None
+    planned = note.LegPlanned(
+        at=at,
+        path=session.path,
+        leg_id=leg_id,
+        target_id=target.id,
+        target=target.name,
+        endpoint=destination.endpoint,
+        ring_seconds=node.ring_seconds or target.ring_seconds,
+        why=f"rings {target.title} for {node.ring_seconds or target.ring_seconds} s",
+    )
+    notes: tuple[note.Note, ...] = (planned,)
+    if wanted and not record:
+        notes = (*notes, note.RecordingSkipped(at, session.store_problem or ""))
+    dial = a.Dial(
+        leg_id=leg_id,
+        target_id=target.id,
+        target=target.name,
+        endpoint=destination.endpoint,
+        ring_seconds=node.ring_seconds or target.ring_seconds,
+        caller_id=destination.shown_number(entry.number.e164),
+        whisper=entry.whisper(node),
+        record=record,
+        music=node.music,
+    )
+    waiting = replace(session, wait=Calling(leg_id, target.name, recording=record))
+    return Step(waiting, (dial,), notes)
+
+
+def leg_answered(session: Session, event: e.LegAnswered) -> Step:
+    """The destination and the caller are connected."""
+    wait = session.wait
+    assert isinstance(wait, Calling)
+    if wait.answered_at is not None:
+        return Step(session)
+    session = replace(session, wait=replace(wait, answered_at=event.at), answered=True)
+    if not wait.recording:
+        return Step(session)
+    planned = note.RecordingPlanned(event.at, wait.leg_id, RecordingKind.CONVERSATION, wait.leg_id)
+    return Step(session, notes=(planned,))
+
+
+def dial_returned(session: Session, event: e.DialReturned) -> Step:
+    """The talk phase is over and the caller is still there: take the exit that its result names."""
+    wait, node = session.wait, _node(session)
+    assert isinstance(wait, Calling)
+    result = leg_result(event.status, event.cause)
+    if wait.answered_at is not None and event.status != "NOANSWER":  # hung up on the whisper: nobody took the call
+        result = LegResult.ANSWERED
+    reason = leg_reason(wait.target, result, event.cause)
+    notes: tuple[note.Note, ...] = (note.Decided(event.at, session.path, str(result), reason),)
+    if event.recording_problem:
+        notes = (*notes, note.RecordingSkipped(event.at, event.recording_problem))
+    elif result is LegResult.ANSWERED and wait.answered_at is None and wait.recording:
+        notes = (*notes, note.RecordingPlanned(event.at, wait.leg_id, RecordingKind.CONVERSATION, wait.leg_id))
+    session = replace(session, last_leg=result, last_leg_reason=reason)
+    if result is LegResult.ANSWERED:
+        session = replace(session, talked=session.talked or wait.target, answered=True)
+    told = Step(session, notes=notes)
+    if not isinstance(node, n.Dial):
+        return told.then(hang_up(session, event.cause or 16, reason))
+    match result:
+        case LegResult.ANSWERED:
+            return told.then(_leave(session, node.on_answered, event.at, "the conversation ended"))
+        case LegResult.BUSY:
+            return told.then(_leave(session, node.on_busy, event.at, "busy"))
+        case LegResult.NO_ANSWER:
+            return told.then(_leave(session, node.on_no_answer, event.at, "no answer"))
+        case LegResult.FAILED | LegResult.CANCELLED:
+            return told.then(_leave(session, node.on_failed, event.at, "failed"))
+
+
+def _take_message(session: Session, node: n.Voicemail, at: float) -> Step:
+    if session.store_problem is not None:
+        told = note.RecordingSkipped(at, session.store_problem)
+        return Step(session, notes=(told,)).then(_leave(session, node.on_failed, at, "no message can be recorded"))
+    answering: tuple[a.Action, ...] = () if session.answered else (a.Answer(),)
+    session, recording_id = _next_id(replace(session, answered=True), "m")
+    session, timer_id = _next_id(session, "t")
+    # Asterisk ends the recording by itself; the timer is for one whose end never comes.
+    actions = (
+        *answering,
+        a.Record(recording_id, node.max_seconds, node.silence_seconds, node.beep, node.finish_on),
+        a.StartTimer(timer_id, node.max_seconds + 10.0),
+    )
+    planned = note.RecordingPlanned(at, recording_id, RecordingKind.VOICEMAIL)
+    return Step(replace(session, wait=Taking(recording_id, at, timer_id)), actions, (planned,))
+
+
+def message_taken(session: Session, event: e.RecordingEnded) -> Step:
+    """A message is complete, empty, or could not be recorded."""
+    wait, node = session.wait, _node(session)
+    assert isinstance(wait, Taking)
+    stop = Step(session, (a.CancelTimer(wait.timer_id),))
+    if not isinstance(node, n.Voicemail):
+        return stop
+    if not event.ok or event.seconds < MIN_MESSAGE_SECONDS:
+        why = "no message was left" if event.ok else "the message could not be recorded"
+        told = note.Decided(event.at, session.path, "failed", why)
+        return stop.then(Step(session, notes=(told,))).then(_leave(session, node.on_failed, event.at, why))
+    session = replace(session, message_seconds=max(event.seconds, session.message_seconds or 0.0))
+    told = note.Decided(event.at, session.path, "done", f"a message of {event.seconds:.0f} s")
+    return stop.then(Step(session, notes=(told,))).then(_leave(session, node.on_done, event.at, "message taken"))
+
+
+def ring_backup(session: Session, at: float, why: str) -> Step:
+    """The flow cannot go on: the dialplan's failsafe rings the number's backup destinations, in order."""
+    stopped = Step(session, stop_waiting(session))
+    session = replace(session, wait=HandedOver(), node=BACKUP, ending=why)
+    told = note.Visited(at, session.path, BACKUP, why)
+    return stopped.then(Step(session, (a.LeaveToFailsafe(why),), (told,)))

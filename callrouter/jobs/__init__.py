@@ -1,0 +1,1 @@
+"""What runs after a call: a durable queue in the database, and its worker."""

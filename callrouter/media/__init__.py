@@ -1,0 +1,1 @@
+"""Sound files: prompts that Asterisk plays, recordings that it wrote, and the disk they lie on."""

@@ -1,0 +1,90 @@
+"""Text to speech. A speaker turns one text into samples; what telephones need of them is done in ``prompts``."""
+
+from __future__ import annotations
+
+import re
+import struct
+import subprocess
+from typing import Protocol
+
+import numpy as np
+
+from callrouter.errors import PromptError
+from callrouter.media.audio import Samples
+
+VOICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+/-]*")
+
+
+class Speaker(Protocol):
+    """A text-to-speech engine with its voice chosen."""
+
+    @property
+    def name(self) -> str:
+        """Engine, voice and rate: whatever changes the sound changes the name, for prompts are cached by it."""
+        ...
+
+    def speak(self, text: str) -> tuple[Samples, int]:
+        """Samples (mono) and their rate in hertz. Blocks; never call it on the event loop.
+
+        :raises PromptError: the engine is absent, does not know the voice, or failed
+        """
+        ...
+
+
+class EspeakSpeaker:
+    """espeak-ng, as a process of its own for each text.
+
+    :param voice: as ``espeak-ng --voices`` lists them: "en-us", "de", "en-gb+f3"
+    :param rate: words per minute
+    :param timeout: seconds; a text of 1000 characters takes well under one
+    """
+
+    def __init__(self, voice: str = "en-us", rate: int = 150, *, program: str = "espeak-ng", timeout: float = 20.0):
+        if not VOICE_NAME.fullmatch(voice):
+            raise PromptError(f"{voice!r} is no espeak-ng voice", hint="espeak-ng --voices lists them")
+        self.voice = voice
+        self.rate = rate
+        self._program = program
+        self._timeout = timeout
+
+    @property
+    def name(self) -> str:
+        return f"espeak-ng/{self.voice}/{self.rate}"
+
+    def speak(self, text: str) -> tuple[Samples, int]:
+        # The text goes in on standard input: as an argument, one that begins with "-" would be an option.
+        command = [self._program, "-v", self.voice, "-s", str(self.rate), "-b", "1", "--stdin", "--stdout"]
+        # "[[" would switch espeak-ng to phoneme codes.
+        spoken = text.replace("[[", "[ [")
+        try:
+            done = subprocess.run(  # noqa: PLW1510 - the return code is looked at below
+                command, input=spoken.encode(), capture_output=True, timeout=self._timeout
+            )
+        except FileNotFoundError as exc:
+            raise PromptError(
+                f"{self._program} is not installed, so text cannot be spoken",
+                hint="./dev setup installs it; or: apt-get install espeak-ng",
+            ) from exc
+        except OSError as exc:
+            raise PromptError(f"{self._program} cannot be run: {exc.strerror or exc}") from exc
+        except subprocess.TimeoutExpired as exc:
+            raise PromptError(f"espeak-ng did not finish within {self._timeout:g} s") from exc
+        complaint = done.stderr.decode(errors="replace").strip()
+        if "voice does not exist" in complaint:
+            raise PromptError(f"espeak-ng has no voice {self.voice!r}", hint="espeak-ng --voices lists them")
+        if done.returncode:
+            raise PromptError(f"espeak-ng failed with code {done.returncode}: {complaint or 'no message'}")
+        return _samples(done.stdout)
+
+
+def _samples(wav: bytes) -> tuple[Samples, int]:
+    """The samples of espeak-ng's WAV, whose header is written before the length is known and so lies about it."""
+    start = wav.find(b"data", 12)
+    if wav[:4] != b"RIFF" or wav[8:16] != b"WAVEfmt " or start < 0:
+        raise PromptError("espeak-ng gave no sound", hint="try it by hand: echo hello | espeak-ng --stdin --stdout")
+    channels, rate = struct.unpack_from("<HI", wav, 22)
+    bits = struct.unpack_from("<H", wav, 34)[0]
+    if (channels, bits) != (1, 16):
+        raise PromptError(f"espeak-ng gave {channels} channels of {bits} bits; one of 16 was expected")
+    body = wav[start + 8 :]
+    return np.frombuffer(body[: len(body) // 2 * 2], "<i2").astype(np.float32) / np.float32(32768), int(rate)

@@ -1,0 +1,179 @@
+"""Doing what the core asked for, over ARI. What cannot be done comes back as a value, never as an exception."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import soundfile
+import structlog
+
+from callrouter.asterisk.ari import AriClient
+from callrouter.core import actions as a
+from callrouter.core.flow.nodes import Prompt
+from callrouter.errors import AriError
+
+log = structlog.get_logger(__name__)
+
+TALK_CONTEXT = "cr-dial"
+FAILSAFE_CONTEXT = "cr-failsafe"
+FAILSAFE_REASON = {"CR_FS_REASON": "CONTROLLER"}
+"""Tells the ledger that the controller gave the call back itself."""
+ULAW_BYTES_PER_SECOND = 8000
+BEEP_HZ = 1000
+BEEP_SECONDS = 0.4
+
+
+class Prompts(Protocol):
+    """Where rendered prompts are found; the media library is one."""
+
+    directory: Path
+
+    def path_for(self, prompt: Prompt, company_id: str) -> Path | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an action.
+
+    ``problem``: why it failed; "" when it did not. ``gone``: the channel exists no more, its end will be reported.
+    ``guard``: seconds after which a playback that has not reported its end is taken as ended.
+    """
+
+    problem: str = ""
+    gone: bool = False
+    guard: float | None = None
+
+
+DONE = Outcome()
+
+
+class Executor:
+    """Turns actions into ARI requests.
+
+    :param app: Stasis application, for subscriptions
+    :param spool: where Asterisk writes raw recordings
+    """
+
+    def __init__(self, ari: AriClient, app: str, prompts: Prompts, spool: Path, max_call_seconds: int) -> None:
+        self._ari = ari
+        self._app = app
+        self._prompts = prompts
+        self._spool = spool
+        self._max_call_seconds = max_call_seconds
+
+    async def perform(self, channel: str, company_id: str, action: a.Action) -> Outcome:
+        """Do one action on a caller's channel."""
+        try:
+            match action:
+                case a.Answer():
+                    await self._ari.answer(channel)
+                case a.Play():
+                    return await self._play(channel, company_id, action)
+                case a.StopPlayback():
+                    await self._ari.stop_playback(action.playback_id)
+                case a.Dial():
+                    return await self._dial(channel, company_id, action)
+                case a.Record():
+                    await self._record(channel, action)
+                case a.StopRecording():
+                    await self._ari.stop_recording(action.recording_id)
+                case a.Hangup():
+                    await self._ari.hangup(channel, action.cause)
+                case a.LeaveToFailsafe():
+                    await self._ari.set_variables(channel, FAILSAFE_REASON)
+                    await self._leave(channel, FAILSAFE_CONTEXT)
+                case a.StartTimer() | a.CancelTimer():
+                    raise TypeError("timers are the call's own")
+        except AriError as exc:
+            if exc.gone:
+                # An everyday outcome: the caller, the playback or the recording ended meanwhile.
+                return Outcome(problem="gone", gone=True)
+            return Outcome(problem=exc.message)
+        return DONE
+
+    async def _play(self, channel: str, company_id: str, action: a.Play) -> Outcome:
+        paths = [self._prompts.path_for(prompt, company_id) for prompt in action.prompts]
+        found = [path for path in paths if path is not None]
+        # Asterisk skips a missing file in silence and calls it played: look first.
+        if len(found) < len(paths):
+            missing = next(prompt for prompt, path in zip(action.prompts, paths, strict=True) if path is None)
+            return Outcome(problem=f"prompt {missing.text or missing.file!r} is not rendered")
+        await self._ari.play(channel, action.playback_id, [f"sound:{path}" for path in found])
+        return Outcome(guard=sum(_seconds(path) for path in found) + 5.0)
+
+    async def _dial(self, channel: str, company_id: str, action: a.Dial) -> Outcome:
+        whisper = next((self._prompts.path_for(prompt, company_id) for prompt in action.whisper), None)
+        if action.whisper and whisper is None:
+            log.warning("whisper_not_rendered", leg=action.leg_id)
+        await self._ari.set_variables(
+            channel,
+            {
+                "CR_LEG": action.leg_id,
+                "CR_DEST": action.endpoint,
+                "CR_RING": str(action.ring_seconds),
+                "CR_OPTS": "m" if action.music else "",
+                "CR_REC": str(self._spool / action.leg_id) if action.record else "",
+                "CR_CID": action.caller_id or "",
+                "CR_WHISPER": str(whisper or ""),
+                "CR_MAX": str(self._max_call_seconds),
+                "CR_TARGET": action.target,
+            },
+        )
+        await self._leave(channel, TALK_CONTEXT)
+        return DONE
+
+    async def _leave(self, channel: str, context: str) -> None:
+        """Hand the channel to the dialplan; the subscription lets its events still come."""
+        await self._ari.subscribe(self._app, f"channel:{channel}")
+        await self._ari.continue_(channel, context, "s", 1)
+
+    async def _record(self, channel: str, action: a.Record) -> None:
+        if action.beep:
+            # Asterisk's own beep is in a package of sounds that need not be there, and without it nothing is recorded.
+            # What is asked of a channel is done in turn: the recording begins when this has been played.
+            try:
+                beep = await asyncio.to_thread(_beep, self._prompts.directory)
+            except OSError as exc:  # a message without a beep before it is better than none
+                log.warning("beep_not_made", reason=str(exc))
+            else:
+                await self._ari.play(channel, f"{action.recording_id}-beep", [f"sound:{beep}"])
+        await self._ari.record(
+            channel,
+            action.recording_id,
+            format="wav",
+            max_duration_seconds=action.max_seconds,
+            max_silence_seconds=action.silence_seconds,
+            beep=False,
+            terminate_on=_TERMINATORS[action.finish_on],
+            if_exists="overwrite",
+        )
+
+
+_TERMINATORS: dict[str, Literal["none", "any", "*", "#"]] = {"": "none", "any": "any", "*": "*", "#": "#"}
+
+
+def _beep(directory: Path) -> Path:
+    """What a caller hears before speaking a message, without extension; made once."""
+    path = directory / "beep"
+    file = path.with_suffix(".ulaw")
+    if not file.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        moments = np.arange(int(BEEP_SECONDS * ULAW_BYTES_PER_SECOND)) / ULAW_BYTES_PER_SECOND
+        temporary = directory / f"beep.{threading.get_ident()}.new"
+        samples = 0.3 * np.sin(2 * np.pi * BEEP_HZ * moments)
+        soundfile.write(temporary, samples, ULAW_BYTES_PER_SECOND, subtype="ULAW", format="RAW")
+        temporary.replace(file)
+    return path
+
+
+def _seconds(path: Path) -> float:
+    """How long a prompt plays, from the size of its µ-law file."""
+    try:
+        return path.with_name(path.name + ".ulaw").stat().st_size / ULAW_BYTES_PER_SECOND
+    except OSError:
+        return 60.0

@@ -1,0 +1,283 @@
+"""The server's life: start, run, stop. Every part is handed in; ``bootstrap`` makes them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+import callrouter
+from callrouter.asterisk import ari_events
+from callrouter.asterisk.ami import Ami
+from callrouter.asterisk.ami_events import AmiEvent
+from callrouter.asterisk.ari import AriClient
+from callrouter.asterisk.ari_events import EVENT_FILTER
+from callrouter.asterisk.ari_stream import AriStream, Connected, Disconnected
+from callrouter.config import Settings
+from callrouter.core.cdr import LogItem
+from callrouter.errors import CallrouterError, DatabaseError
+from callrouter.media.store_health import StoreWatch
+from callrouter.runtime.configuration import Configuration
+from callrouter.runtime.dispatcher import Dispatcher
+from callrouter.runtime.importer import LedgerImporter
+from callrouter.runtime.notify import notify, watchdog_seconds
+from callrouter.runtime.recovery import recover
+from callrouter.runtime.supervision import LedgerTail, Supervisor, resync
+from callrouter.store.database import Database
+from callrouter.store.drain import Drain, open_logs
+from callrouter.store.journal import Journal
+
+log = structlog.get_logger(__name__)
+
+STATUS_SECONDS = 1.0
+SUPERVISE_SECONDS = 5.0
+IMPORT_SECONDS = 1.0
+CONNECT_SECONDS = 5.0
+"""How long a start waits for Asterisk before it is called done without."""
+STOP_SECONDS = 10.0
+"""How long a stop waits for callers in menus; those who talk need no controller."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a server is made of."""
+
+    settings: Settings
+    ari: AriClient
+    ami: Ami
+    database: Database
+    journal: Journal
+    drain: Drain
+    configuration: Configuration
+    dispatcher: Dispatcher
+    store_watch: StoreWatch
+    ledger: LedgerTail
+    importer: LedgerImporter
+    supervisor: Supervisor
+    make_stream: Callable[[Callable[[bool], Awaitable[None]]], AriStream]
+
+
+class Server:
+    """Takes calls until it is told to stop."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.stream = parts.make_stream(self._connected)
+        self.started_at = time.time()
+        self.ready = asyncio.Event()
+        self._online = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._logs: dict[str, list[LogItem]] = {}
+        self._missed: set[str] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def stop(self) -> None:
+        """Ask it to stop; ``run`` then returns."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Start, serve, stop.
+
+        :raises CallrouterError: it could not be started
+        """
+        parts = self.parts
+        try:
+            await self._start()
+            await self._first_connection()
+            notify("READY=1\nSTATUS=" + ("taking calls" if self.stream.connected else "waiting for Asterisk"))
+            log.info("server_ready", calls=parts.dispatcher.active)
+            self.ready.set()
+            await self._stop.wait()
+        finally:
+            notify("STOPPING=1")
+            await self._shut_down()
+
+    # -- start ---------------------------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        parts = self.parts
+        self._background("drain", parts.drain.run())
+        await parts.drain.flush(5.0)
+        self._logs = await open_logs(parts.journal, parts.database)
+        await parts.ami.start(required=False)
+        parts.ami.on_event("Hold", self._hold)
+        parts.ami.on_event("Unhold", self._hold)
+        await parts.configuration.load()
+        await parts.store_watch.check_now()
+        await parts.importer.start()
+        self.stream.start()
+        self._background("events", self._events())
+        self._background("configuration", parts.configuration.watch())
+        self._background("store", parts.store_watch.run())
+        self._background("supervise", self._every(SUPERVISE_SECONDS, self._supervise))
+        self._background("import", self._every(IMPORT_SECONDS, self._import))
+        self._background("status", self._every(STATUS_SECONDS, self._write_status))
+        if (watchdog := watchdog_seconds()) is not None:
+            self._background("watchdog", self._every(watchdog / 3, self._sign_of_life))
+
+    async def _first_connection(self) -> None:
+        """Until calls come to us. Without Asterisk it is no use waiting: the failsafe is Asterisk's own."""
+        stopped = asyncio.create_task(self._stop.wait())
+        online = asyncio.create_task(self._online.wait())
+        await asyncio.wait({stopped, online}, timeout=CONNECT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for task in (stopped, online):
+            task.cancel()
+
+    def _background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A part that ends by itself takes the server down with it: better restarted whole than running in part."""
+        if task.cancelled() or self._stop.is_set():
+            return
+        log.critical("part_failed", part=task.get_name(), exc_info=task.exception())
+        self._stop.set()
+
+    async def _connected(self, _first: bool) -> None:
+        """The event socket is up: ask for the events we use, then learn what happened while we were away."""
+        parts = self.parts
+        app = parts.settings.ari_app
+        await parts.ari.set_event_filter(app, EVENT_FILTER)
+        parts.ledger.poll()
+        table = parts.configuration.table
+        if table is not None and self._logs:
+            found = await recover(self._logs, parts.ledger.rows, table, parts.ari, app, parts.dispatcher, parts.journal)
+            self._logs = {}
+            log.info("recovered", adopted=found.adopted, closed=found.closed, given_back=found.given_back)
+        await resync(parts.ari, parts.dispatcher, parts.ledger.rows, app)
+
+    # -- running -------------------------------------------------------------------------------------------------------
+
+    async def _events(self) -> None:
+        async for item in self.stream:
+            match item:
+                case Connected():
+                    self._online.set()
+                case Disconnected():
+                    pass
+                case ari_events.ApplicationReplaced():
+                    log.error("replaced", hint="another callrouter serves this Asterisk; stop one of them")
+                case _:
+                    self.parts.dispatcher.dispatch(item)
+
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await work()
+            except CallrouterError as exc:
+                log.warning("round_failed", work=getattr(work, "__name__", ""), problem=exc.message)
+            await asyncio.sleep(seconds)
+
+    async def _supervise(self) -> None:
+        parts = self.parts
+        if self.stream.connected:
+            await resync(parts.ari, parts.dispatcher, parts.ledger.rows, parts.settings.ari_app, self._missed)
+        if parts.ami.connected:
+            await parts.supervisor.look(time.monotonic())
+
+    async def _import(self) -> None:
+        parts = self.parts
+        table = parts.configuration.table
+        if table is not None and self.stream.connected:
+            with contextlib.suppress(DatabaseError):
+                await parts.importer.look(table, settled=parts.drain.pending == 0)
+
+    def _hold(self, event: AmiEvent) -> None:
+        self.parts.dispatcher.hold(event.fields.get("Uniqueid", ""), event.name == "Hold", time.time())
+
+    async def _sign_of_life(self) -> None:
+        notify("WATCHDOG=1")
+
+    async def _write_status(self) -> None:
+        await asyncio.to_thread(write_status, self.parts.settings.home_dir / "status.json", self.status())
+
+    def status(self) -> dict[str, Any]:
+        """What ``callrouter status`` shows."""
+        parts = self.parts
+        ami = parts.ami.state
+        table = parts.configuration.table
+        return {
+            "at": time.time(),
+            "pid": os.getpid(),
+            "version": callrouter.__version__,
+            "started_at": self.started_at,
+            "ari": {
+                "state": self.stream.state,
+                "error": self.stream.error.message if self.stream.error else None,
+                "events": self.stream.events_received,
+            },
+            "ami": {
+                "connected": ami.connected,
+                "authenticated": ami.authenticated,
+                "error": ami.error,
+                "channels": ami.channels,
+                "trunks": {
+                    name.removeprefix("trunk-"): {
+                        "registration": trunk.registration,
+                        "contact": trunk.contact,
+                        "rtt": trunk.rtt,
+                    }
+                    for name, trunk in ami.trunks.items()
+                    if name.startswith("trunk-")
+                },
+                "security": {
+                    f"{kind} from {address}": count for (kind, address), count in sorted(ami.security.items())
+                },
+            },
+            "calls": parts.dispatcher.active,
+            "total": parts.dispatcher.total,
+            "imported": parts.importer.imported,
+            "orphans_ended": parts.supervisor.ended,
+            "config_version": table.version if table else None,
+            "problems": [f"{problem.where}: {problem.message}" for problem in parts.configuration.problems],
+            "journal": {"pending": parts.drain.pending, "problem": parts.journal.problem or parts.drain.problem},
+            "recording_store": {"problem": parts.store_watch.problem},
+            "tasks": len(asyncio.all_tasks()),
+        }
+
+    # -- stop ----------------------------------------------------------------------------------------------------------
+
+    async def _shut_down(self) -> None:
+        """New calls go to the failsafe; callers in menus get a while, then the failsafe; talks go on without us."""
+        parts = self.parts
+        self._stop.set()
+        parts.dispatcher.draining = True
+        if self.stream.connected and parts.dispatcher.in_application:
+            notify(f"STATUS=waiting for {parts.dispatcher.in_application} calls")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_SECONDS):
+                    await parts.dispatcher.wait_unneeded()
+            await parts.dispatcher.hand_over()
+        await self.stream.close()
+        await parts.dispatcher.abandon()
+        for task in self._tasks:
+            if task.get_name() != "drain":
+                task.cancel()
+        with contextlib.suppress(CallrouterError):
+            await parts.drain.flush(3.0)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await parts.ami.stop()
+        await asyncio.to_thread(parts.journal.close)
+        with contextlib.suppress(OSError):
+            (parts.settings.home_dir / "status.json").unlink()
+        log.info("server_stopped")
+
+
+def write_status(path: Path, status: dict[str, Any]) -> None:
+    """Replace the status file, whole."""
+    temporary = path.with_suffix(".tmp")
+    with contextlib.suppress(OSError):
+        temporary.write_text(json.dumps(status), "utf-8")
+        temporary.replace(path)

@@ -1,0 +1,176 @@
+"""Looking after what events alone cannot guarantee: channels without an owner, calls without a channel."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from callrouter.asterisk.ami import Ami
+from callrouter.asterisk.ami_events import Headers
+from callrouter.asterisk.ari import AriClient
+from callrouter.asterisk.ledger import LedgerRow, read_ledger
+from callrouter.core.state import Calling, HandedOver, Leaving
+from callrouter.runtime.dispatcher import Dispatcher
+from callrouter.runtime.recovery import CLAIM_SECONDS, closing_event, dial_result, in_application
+
+log = structlog.get_logger(__name__)
+
+KEEP_ROWS = 20_000
+ORPHAN_SECONDS = 30.0
+"""A leg that has been alone for so long has no caller any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in the ledger. ``file`` tells a rotated file from the one under the same name now."""
+
+    file: str = ""
+    offset: int = 0
+
+
+class LedgerTail:
+    """Asterisk's own CDR file, followed as it grows; the latest rows by unique id."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: OrderedDict[str, LedgerRow] = OrderedDict()
+        self._place = Place()
+        self._unread: list[tuple[LedgerRow, Place]] = []
+
+    def seek(self, place: Place) -> None:
+        """Go on from where an earlier run stopped."""
+        self._place = place
+
+    def poll(self) -> None:
+        """Read what was written since. Another file under the name was rotated in: begin anew."""
+        try:
+            facts = self.path.stat()
+            file = _identity(facts)
+            if file != self._place.file:
+                self._finish_rotated()
+            if file != self._place.file or facts.st_size < self._place.offset:
+                self._place = Place(file)
+            self._read(self.path)
+        except OSError:
+            return
+        while len(self.rows) > KEEP_ROWS:
+            self.rows.popitem(last=False)
+
+    def _read(self, path: Path) -> None:
+        for row, offset in read_ledger(path, self._place.offset):
+            self._place = Place(self._place.file, offset)
+            self.rows[row.uniqueid] = row
+            self._unread.append((row, self._place))
+
+    def _finish_rotated(self) -> None:
+        """Read the rest of the file that had the name before, where it still lies beside it."""
+        for path in self.path.parent.glob(f"{self.path.name}?*"):
+            if _identity(path.stat()) == self._place.file:
+                self._read(path)
+
+    def take(self) -> list[tuple[LedgerRow, Place]]:
+        """Rows that were not taken before, each with the place behind it."""
+        self.poll()
+        taken, self._unread = self._unread, []
+        return taken
+
+
+def _identity(facts: os.stat_result) -> str:
+    return f"{facts.st_dev}:{facts.st_ino}"
+
+
+async def resync(
+    ari: AriClient,
+    dispatcher: Dispatcher,
+    rows: Mapping[str, LedgerRow],
+    app: str,
+    missed: set[str] | None = None,
+) -> None:
+    """Compare our calls with Asterisk's channels, and mend what a lost event left behind.
+
+    :param rows: Asterisk's own records of calls that have ended
+    :param missed: while events come: calls that the last round found without a channel. Their end may just be on its
+        way, so it is taken as lost only when this round finds them so again. None: events were lost for sure
+    :raises AriError: Asterisk does not answer
+    """
+    before = dispatcher.channels
+    channels = {channel.id: channel for channel in await ari.channels()}
+    now = time.time()
+    suspects = set[str]()
+    for channel_id in before:
+        call = dispatcher.get(channel_id)
+        if call is None:
+            continue
+        channel = channels.get(channel_id)
+        if channel is None and missed is not None and channel_id not in missed | rows.keys():
+            suspects.add(channel_id)
+        elif channel is None:
+            log.warning("call_end_missed", call=call.id)
+            call.put(closing_event(rows.get(channel_id), now))
+        elif isinstance(call.session.wait, Leaving | HandedOver) and in_application(channel, app):
+            # It was asked to go and is still here: the request was lost.
+            if isinstance(call.session.wait, HandedOver):
+                await dispatcher.give_back(channel_id, call.session.ending)
+            else:
+                await dispatcher.hang_up(channel_id)
+        elif isinstance(call.session.wait, Calling):
+            returned = dial_result(channel, call.session.wait, now)
+            if returned is not None:
+                call.put(returned)
+    if missed is not None:
+        missed.clear()
+        missed |= suspects
+    for channel in channels.values():
+        alone = not dispatcher.owns(channel.id) and channel.id not in before
+        if alone and in_application(channel, app) and now - channel.creationtime > CLAIM_SECONDS:
+            await dispatcher.give_back(channel.id, "its arrival was missed")
+
+
+class Supervisor:
+    """Finds legs that nobody owns and ends them.
+
+    A leg is an orphan when no other channel belongs to its call, it is in no bridge, and it has been so for
+    ``ORPHAN_SECONDS``.
+    """
+
+    def __init__(self, ami: Ami, dispatcher: Dispatcher) -> None:
+        self._ami = ami
+        self._dispatcher = dispatcher
+        self._suspects: dict[str, float] = {}
+        self.ended = 0
+
+    async def look(self, now: float) -> list[str]:
+        """One round.
+
+        :param now: seconds on any steady clock
+        :returns: unique ids of the channels that were ended
+        :raises AmiError: Asterisk does not answer
+        """
+        channels = await self._ami.channels()
+        alone = {channel["Uniqueid"]: channel for channel in channels if self._is_alone(channel, channels)}
+        self._suspects = {key: self._suspects.get(key, now) for key in alone}
+        ended = []
+        for unique_id, since in list(self._suspects.items()):
+            if now - since >= ORPHAN_SECONDS:
+                log.warning("orphan_ended", channel=alone[unique_id].get("Channel", ""), uniqueid=unique_id)
+                await self._ami.hangup(alone[unique_id].get("Channel", ""), 31)
+                ended.append(unique_id)
+                del self._suspects[unique_id]
+        self.ended += len(ended)
+        return ended
+
+    def _is_alone(self, channel: Headers, channels: list[Headers]) -> bool:
+        if self._dispatcher.owns(channel["Uniqueid"]) or channel.get("BridgeId"):
+            return False
+        if channel.get("Application") not in ("AppDial", "AppDial2", ""):
+            return False  # it runs dialplan of its own, which ends it
+        return not any(
+            other.get("Linkedid") == channel.get("Linkedid") and other["Uniqueid"] != channel["Uniqueid"]
+            for other in channels
+        )

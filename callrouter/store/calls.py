@@ -1,0 +1,412 @@
+"""Calls: stored from the records the core folds, listed and found for those who ask."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from callrouter.core.disposition import Disposition, LegResult
+from callrouter.core.records import CallRecord, Leg, RecordingKind, RecordingRef, RecordingStatus, TraceStep
+from callrouter.errors import InputError, NotFoundError
+from callrouter.store.call_filter import IN_PROGRESS, CallFilter, conditions
+from callrouter.store.codec import Line
+from callrouter.store.models import (
+    CallEventRow,
+    CallRecordRow,
+    CallTagRow,
+    CampaignRow,
+    CompanyRow,
+    LegRow,
+    RecordingRow,
+    TrackingNumberRow,
+)
+from callrouter.store.recordings import StoredRecording, recording_value
+from callrouter.store.types import to_datetime, to_seconds
+from callrouter.store.upsert import insert
+
+__all__ = [
+    "IN_PROGRESS",
+    "CallFilter",
+    "CallRow",
+    "StoredCall",
+    "append_events",
+    "call_log",
+    "call_logs",
+    "count_calls",
+    "get_call",
+    "known_uniqueids",
+    "list_calls",
+    "open_calls",
+    "save_call",
+]
+
+TIMES = ("started_at", "answered_at", "ended_at")
+PLAIN = (
+    "id",
+    "uniqueid",
+    "linkedid",
+    "did",
+    "caller",
+    "caller_name",
+    "trunk",
+    "test",
+    "company_id",
+    "campaign_id",
+    "number_id",
+    "source",
+    "medium",
+    "flow_version_id",
+    "config_version",
+    "ring_seconds",
+    "talk_seconds",
+    "hold_seconds",
+    "answered_by",
+    "cause",
+    "reason",
+    "handled_by",
+    "recording_problem",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CallRow:
+    """A call as a list shows it. Times are seconds since the epoch, UTC."""
+
+    id: str
+    uniqueid: str
+    started_at: float
+    answered_at: float | None
+    ended_at: float | None
+    did: str
+    caller: str | None
+    caller_name: str | None
+    company: str | None
+    """Name."""
+    campaign: str | None
+    """Name."""
+    number: str | None
+    """Name of the tracking number."""
+    source: str | None
+    medium: str | None
+    disposition: Disposition | None
+    """None while the call is in progress."""
+    reason: str
+    answered_by: str | None
+    ring_seconds: float
+    talk_seconds: float
+    handled_by: str
+    test: bool
+    path: tuple[str, ...]
+    recording_problem: str | None
+    recordings: tuple[StoredRecording, ...] = ()
+
+    @property
+    def duration(self) -> float:
+        """Seconds from arrival to end."""
+        return max(0.0, self.ended_at - self.started_at) if self.ended_at else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCall:
+    """A call with all that belongs to it."""
+
+    record: CallRecord
+    company: str | None
+    """Name."""
+    campaign: str | None
+    """Name."""
+    number: str | None
+    """Name of the tracking number."""
+    recordings: tuple[StoredRecording, ...]
+
+
+async def save_call(session: AsyncSession, record: CallRecord) -> str:
+    """Store a call, or bring it up to date; the same record again changes nothing.
+
+    What the recording job found out about a recording is kept. A call that is known under another id (by its
+    ``uniqueid``) keeps that id.
+
+    :returns: the id it is stored under
+    """
+    known = await session.scalar(select(CallRecordRow.id).where(CallRecordRow.uniqueid == record.uniqueid))
+    if known is not None and known != record.id:
+        record = replace(record, id=known)
+    values: dict[str, Any] = {name: _text(getattr(record, name)) for name in PLAIN}
+    values.update({name: to_datetime(getattr(record, name)) for name in TIMES})
+    values.update(
+        disposition=record.disposition.value if record.disposition else None,
+        path=[_text(name) for name in record.path],
+        trace=[{"at": s.at, "path": _text(s.path), "what": _text(s.what), "why": _text(s.why)} for s in record.trace],
+    )
+    await _upsert(session, CallRecordRow, [values], ("id",))
+    await _upsert(session, LegRow, [_leg_values(record.id, leg) for leg in record.legs], ("id",))
+    await _save_recordings(session, record)
+    if record.tags:
+        rows = [{"call_id": record.id, "tag": _text(tag)} for tag in record.tags]
+        await session.execute(insert(session, CallTagRow).values(rows).on_conflict_do_nothing())
+    return record.id
+
+
+async def append_events(session: AsyncSession, rows: Sequence[Line]) -> None:
+    """Add entries to the calls' logs; those that are there already stay as they are."""
+    for start in range(0, len(rows), 1000):
+        values = [
+            {"call_id": row.call, "seq": row.seq, "at": _moment(row.at), "type": row.type, "data": row.data}
+            for row in rows[start : start + 1000]
+        ]
+        await session.execute(insert(session, CallEventRow).on_conflict_do_nothing(), values)
+
+
+async def call_log(session: AsyncSession, call_id: str) -> list[Line]:
+    """A call's log, oldest first; ``Line.value`` is the event or note."""
+    return (await call_logs(session, [call_id])).get(call_id, [])
+
+
+async def call_logs(session: AsyncSession, call_ids: Collection[str]) -> dict[str, list[Line]]:
+    """The logs of several calls in one query."""
+    logs: dict[str, list[Line]] = {}
+    rows = await session.scalars(
+        select(CallEventRow)
+        .where(CallEventRow.call_id.in_(call_ids))
+        .order_by(CallEventRow.call_id, CallEventRow.seq)
+        .execution_options(populate_existing=True)
+    )
+    for row in rows:
+        line = Line(row.call_id, row.seq, row.at.timestamp(), row.type, row.data)
+        logs.setdefault(row.call_id, []).append(line)
+    return logs
+
+
+async def list_calls(
+    session: AsyncSession, wanted: CallFilter | None = None, limit: int = 50, before: str | None = None
+) -> list[CallRow]:
+    """Calls, newest first.
+
+    :param before: id of a call: only older ones (the last id of one page asks for the next)
+    :raises NotFoundError: a company, campaign or number that never was, or ``before`` is no call
+    :raises InputError: a disposition that is none
+    """
+    statement = _listing().order_by(CallRecordRow.started_at.desc(), CallRecordRow.id.desc()).limit(limit)
+    statement = statement.where(*await conditions(session, wanted or CallFilter()))
+    if before is not None:
+        start = await session.scalar(select(CallRecordRow.started_at).where(CallRecordRow.id == before))
+        if start is None:
+            raise NotFoundError(f"there is no call {before!r}", hint="callrouter call list")
+        older = and_(CallRecordRow.started_at == start, CallRecordRow.id < before)
+        statement = statement.where(or_(CallRecordRow.started_at < start, older))
+    return await _rows(session, statement)
+
+
+async def open_calls(session: AsyncSession) -> list[CallRow]:
+    """Calls in progress, oldest first."""
+    return await _rows(session, _listing().where(CallRecordRow.ended_at.is_(None)).order_by(CallRecordRow.started_at))
+
+
+async def get_call(session: AsyncSession, ref: str) -> StoredCall:
+    """One call with everything that belongs to it.
+
+    :param ref: its id, the first or last characters of it (4 at least), or Asterisk's unique id
+    :raises NotFoundError: no such call
+    :raises InputError: several calls begin or end so
+    """
+    call_id = await _find(session, ref.strip())
+    found = (await session.execute(_listing().where(CallRecordRow.id == call_id))).one()
+    row: CallRecordRow = found[0]
+    legs = await session.scalars(select(LegRow).where(LegRow.call_id == call_id).order_by(LegRow.seq))
+    tags = await session.scalars(select(CallTagRow.tag).where(CallTagRow.call_id == call_id).order_by(CallTagRow.tag))
+    recordings = (await _recordings(session, [call_id])).get(call_id, [])
+    record = CallRecord(
+        **{name: getattr(row, name) for name in PLAIN},
+        started_at=row.started_at.timestamp(),
+        answered_at=to_seconds(row.answered_at),
+        ended_at=to_seconds(row.ended_at),
+        disposition=Disposition(row.disposition) if row.disposition else None,
+        tags=tuple(tags),
+        path=tuple(row.path),
+        legs=tuple(_leg_value(leg) for leg in legs),
+        recordings=tuple(
+            RecordingRef(each.id, each.kind, each.leg_id, each.started_at, each.status, each.problem)
+            for each in recordings
+        ),
+        trace=tuple(TraceStep(**step) for step in row.trace),
+    )
+    return StoredCall(record, found[1], found[2], found[3], tuple(recordings))
+
+
+async def known_uniqueids(session: AsyncSession, uniqueids: Collection[str]) -> set[str]:
+    """Those of ``uniqueids`` that are stored calls."""
+    known: set[str] = set()
+    pending = list(uniqueids)
+    for start in range(0, len(pending), 1000):
+        some = pending[start : start + 1000]
+        known |= set(await session.scalars(select(CallRecordRow.uniqueid).where(CallRecordRow.uniqueid.in_(some))))
+    return known
+
+
+async def count_calls(session: AsyncSession, wanted: CallFilter | None = None) -> dict[str, int]:
+    """How many calls, by disposition ("in-progress" for those without). Errors as :func:`list_calls`."""
+    statement = select(CallRecordRow.disposition, func.count()).group_by(CallRecordRow.disposition)
+    statement = statement.where(*await conditions(session, wanted or CallFilter()))
+    return {disposition or IN_PROGRESS: count for disposition, count in await session.execute(statement)}
+
+
+# -- within ------------------------------------------------------------------------------------------------------------
+
+
+def _moment(at: float) -> datetime:
+    try:
+        return datetime.fromtimestamp(at, UTC)
+    except (OverflowError, ValueError, OSError):
+        # A damaged time must not keep the entry out; the exact one is in its data.
+        return datetime.fromtimestamp(0, UTC)
+
+
+def _text(value: Any) -> Any:
+    """PostgreSQL keeps no NUL and no half surrogate pair."""
+    if isinstance(value, str) and ("\x00" in value or not value.isascii()):
+        return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+    return value
+
+
+async def _upsert(session: AsyncSession, model: type[Any], rows: list[dict[str, Any]], keys: Sequence[str]) -> None:
+    if not rows:
+        return
+    statement = insert(session, model).values(rows)
+    changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+    await session.execute(statement.on_conflict_do_update(index_elements=list(keys), set_=changed))
+
+
+def _leg_values(call_id: str, leg: Leg) -> dict[str, Any]:
+    return {
+        "id": leg.id,
+        "call_id": call_id,
+        "seq": leg.seq,
+        "target_id": leg.target_id,
+        "target": leg.target,
+        "endpoint": leg.endpoint,
+        "started_at": to_datetime(leg.started_at),
+        "ringing_at": to_datetime(leg.ringing_at),
+        "answered_at": to_datetime(leg.answered_at),
+        "ended_at": to_datetime(leg.ended_at),
+        "cause": leg.cause,
+        "result": leg.result.value if leg.result else None,
+        "hold_seconds": leg.hold_seconds,
+    }
+
+
+def _leg_value(row: LegRow) -> Leg:
+    return Leg(
+        id=row.id,
+        seq=row.seq,
+        target_id=row.target_id,
+        target=row.target,
+        endpoint=row.endpoint,
+        started_at=row.started_at.timestamp(),
+        ringing_at=to_seconds(row.ringing_at),
+        answered_at=to_seconds(row.answered_at),
+        ended_at=to_seconds(row.ended_at),
+        cause=row.cause,
+        result=LegResult(row.result) if row.result else None,
+        hold_seconds=row.hold_seconds,
+    )
+
+
+async def _save_recordings(session: AsyncSession, record: CallRecord) -> None:
+    if not record.recordings:
+        return
+    rows = [
+        {
+            "id": ref.id,
+            "call_id": record.id,
+            "leg_id": ref.leg_id,
+            "kind": RecordingKind(ref.kind).value,
+            "started_at": to_datetime(ref.started_at),
+            "status": RecordingStatus(ref.status).value,
+            "problem": _text(ref.problem),
+        }
+        for ref in record.recordings
+    ]
+    statement = insert(session, RecordingRow).values(rows)
+    changed = {name: statement.excluded[name] for name in rows[0] if name not in ("id", "call_id")}
+    # Once the job has looked at the files, it knows better than the call's log.
+    pending = RecordingRow.status == RecordingStatus.PENDING.value
+    await session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changed, where=pending))
+
+
+def _listing() -> Select[CallRecordRow, str, str, str]:
+    return (
+        select(CallRecordRow, CompanyRow.name, CampaignRow.name, TrackingNumberRow.name)
+        .outerjoin(CompanyRow, CompanyRow.id == CallRecordRow.company_id)
+        .outerjoin(CampaignRow, CampaignRow.id == CallRecordRow.campaign_id)
+        .outerjoin(TrackingNumberRow, TrackingNumberRow.id == CallRecordRow.number_id)
+        .execution_options(populate_existing=True)
+    )
+
+
+async def _rows(session: AsyncSession, statement: Select[CallRecordRow, str, str, str]) -> list[CallRow]:
+    found = (await session.execute(statement)).all()
+    recordings = await _recordings(session, [row.id for row, *_ in found])
+    return [
+        CallRow(
+            id=row.id,
+            uniqueid=row.uniqueid,
+            started_at=row.started_at.timestamp(),
+            answered_at=to_seconds(row.answered_at),
+            ended_at=to_seconds(row.ended_at),
+            did=row.did,
+            caller=row.caller,
+            caller_name=row.caller_name,
+            company=company,
+            campaign=campaign,
+            number=number,
+            source=row.source,
+            medium=row.medium,
+            disposition=Disposition(row.disposition) if row.disposition else None,
+            reason=row.reason,
+            answered_by=row.answered_by,
+            ring_seconds=row.ring_seconds,
+            talk_seconds=row.talk_seconds,
+            handled_by=row.handled_by,
+            test=row.test,
+            path=tuple(row.path),
+            recording_problem=row.recording_problem,
+            recordings=tuple(recordings.get(row.id, ())),
+        )
+        for row, company, campaign, number in found
+    ]
+
+
+async def _recordings(session: AsyncSession, call_ids: Sequence[str]) -> dict[str, list[StoredRecording]]:
+    if not call_ids:
+        return {}
+    rows = await session.scalars(
+        select(RecordingRow)
+        .where(RecordingRow.call_id.in_(call_ids))
+        .order_by(RecordingRow.started_at, RecordingRow.id)
+        .execution_options(populate_existing=True)
+    )
+    found: dict[str, list[StoredRecording]] = {}
+    for row in rows:
+        found.setdefault(row.call_id, []).append(recording_value(row))
+    return found
+
+
+async def _find(session: AsyncSession, ref: str) -> str:
+    exact = select(CallRecordRow.id).where(or_(CallRecordRow.id == ref, CallRecordRow.uniqueid == ref))
+    found = list(await session.scalars(exact))
+    if not found and len(ref) >= 4 and not set(ref.lower()) - set("0123456789abcdef-"):
+        part = ref.lower()
+        like = or_(CallRecordRow.id.like(f"{part}%"), CallRecordRow.id.like(f"%{part}"))
+        found = list(
+            await session.scalars(select(CallRecordRow.id).where(like).order_by(CallRecordRow.id.desc()).limit(6))
+        )
+    if not found:
+        raise NotFoundError(f"there is no call {ref!r}", hint="callrouter call list shows the calls and their ids")
+    if len(found) > 1:
+        raise InputError(f"several calls fit {ref!r}: {', '.join(found[:5])}", hint="give more of the id")
+    return found[0]

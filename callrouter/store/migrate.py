@@ -1,0 +1,171 @@
+"""Schema versions: alembic, run from within. Every function takes a synchronous connection (``run_sync``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, text
+
+from callrouter.errors import DatabaseError
+from callrouter.store import models
+from callrouter.store.types import Base
+
+_ = models  # fills Base.metadata
+
+LOCK = 7238461902
+"""Key of the PostgreSQL advisory lock that keeps two upgrades apart."""
+
+
+class SchemaStatus(StrEnum):
+    OK = "ok"
+    OLD = "needs upgrade"
+    NEWER = "newer than this program"
+    HALF_APPLIED = "half-applied"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaState:
+    """How a database's schema stands to this program."""
+
+    status: SchemaStatus
+    revision: str | None
+    """What the database has."""
+    head: str
+    """What this program works with."""
+    detail: str
+
+    @property
+    def ok(self) -> bool:
+        return self.status is SchemaStatus.OK
+
+    def error(self, name: str) -> DatabaseError:
+        """The state as an error.
+
+        :param name: the database's name
+        """
+        match self.status:
+            case SchemaStatus.NEWER:
+                message = f"database {name} was written by a newer callrouter (revision {self.revision})"
+                hint = "install that version, or restore the backup made before its upgrade"
+            case SchemaStatus.HALF_APPLIED:
+                message = f"database {name}: a migration was applied only in part: {self.detail}"
+                hint = "restore the backup beside it (*.before-*), then run: callrouter db upgrade"
+            case SchemaStatus.ABSENT:
+                message, hint = f"database {name} is not set up: {self.detail}", "run: callrouter db upgrade"
+            case SchemaStatus.OLD:
+                message = f"database {name} is at revision {self.revision}, this callrouter needs {self.head}"
+                hint = "run: callrouter db upgrade"
+            case _:
+                message, hint = f"database {name}: {self.detail}", "nothing to do"
+        return DatabaseError(message, hint=hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """What an upgrade or downgrade did."""
+
+    before: str | None
+    after: str | None
+    backup: Path | None
+    """Copy of the SQLite database as it was before."""
+
+
+def directory() -> Path:
+    """Where the migrations lie: within the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    for place in (package / "_migrations", package.parent / "migrations"):
+        if (place / "env.py").is_file():
+            return place
+    raise DatabaseError("the migrations are missing from this installation", hint="install callrouter again")
+
+
+@cache
+def head() -> str:
+    """The revision this program works with."""
+    revision = _script().get_current_head()
+    if revision is None:
+        raise DatabaseError("the migrations are missing from this installation", hint="install callrouter again")
+    return revision
+
+
+def check(connection: Connection) -> SchemaState:
+    """How the schema stands. A migration runs in one transaction, so a half-applied one comes from elsewhere (an
+    interrupted restore, tables made by hand); it is told by tables and columns that do not fit the revision."""
+    inspector = inspect(connection)
+    present = set(inspector.get_table_names())
+    ours = {table.name: table for table in Base.metadata.sorted_tables}
+    revisions: list[str] = []
+    if "alembic_version" in present:
+        revisions = [row[0] for row in connection.execute(text("SELECT version_num FROM alembic_version"))]
+    revision = ", ".join(sorted(revisions)) or None
+
+    def state(status: SchemaStatus, detail: str) -> SchemaState:
+        return SchemaState(status, revision, head(), detail)
+
+    strays = sorted(name for name in present if name.startswith("_alembic_tmp_"))
+    if strays:
+        return state(SchemaStatus.HALF_APPLIED, f"table {strays[0]} was left behind")
+    if not revisions:
+        found = sorted(present & set(ours))
+        if found:
+            return state(SchemaStatus.HALF_APPLIED, f"it has table {found[0]}, but no revision")
+        return state(SchemaStatus.ABSENT, "it holds no tables of callrouter")
+    known = {script.revision for script in _script().walk_revisions()}
+    if not set(revisions) <= known:
+        return state(SchemaStatus.NEWER, "its revision is unknown to this program")
+    if len(revisions) > 1:
+        return state(SchemaStatus.HALF_APPLIED, "it has two revisions")
+    if revision != head():
+        return state(SchemaStatus.OLD, f"{head()} is the newest")
+    missing = sorted(set(ours) - present)
+    if missing:
+        return state(SchemaStatus.HALF_APPLIED, f"table {missing[0]} is missing")
+    for (_, name), columns in inspector.get_multi_columns(filter_names=list(ours)).items():
+        lacking = sorted({column.name for column in ours[name].columns} - {column["name"] for column in columns})
+        if lacking:
+            return state(SchemaStatus.HALF_APPLIED, f"table {name} has no column {lacking[0]}")
+    return state(SchemaStatus.OK, "up to date")
+
+
+def upgrade(connection: Connection, revision: str) -> None:
+    _run(connection, lambda config: command.upgrade(config, revision))
+
+
+def downgrade(connection: Connection, revision: str) -> None:
+    _run(connection, lambda config: command.downgrade(config, revision))
+
+
+def differences(connection: Connection) -> list[object]:
+    """What the models have and the schema has not, or the other way round; empty when they agree."""
+    from alembic.autogenerate import compare_metadata
+
+    context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+    return list(compare_metadata(context, Base.metadata))
+
+
+def _run(connection: Connection, action: Callable[[Config], None]) -> None:
+    config = _config()
+    config.attributes["connection"] = connection
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+    action(config)
+
+
+def _config() -> Config:
+    config = Config()
+    # "%" would be read as an interpolation.
+    config.set_main_option("script_location", str(directory()).replace("%", "%%"))
+    return config
+
+
+def _script() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())

@@ -1,0 +1,314 @@
+"""After a crash: every call that lives is gone on with, every call that ended is closed, none is lost or doubled."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from callrouter.core import events as e
+from callrouter.core import notes as note
+from callrouter.core.cdr import LogItem
+from callrouter.core.disposition import Disposition
+from callrouter.core.routing import RoutingTable
+from callrouter.core.state import Calling, Choosing, HandedOver, Leaving, Saying, Session, Taking
+from callrouter.runtime.recovery import Recovered, rebuild, recover
+from callrouter.runtime.supervision import LedgerTail
+from callrouter.store.journal import Journal
+from tests.builders import CALL, DID, T0, arrived, run, table
+from tests.contract.runtime.support import APP, MENU, Asterisk, Caller, Rig, ledger_line, open_rig, until, write_ledger
+from tests.contract.runtime.test_call import poisoned
+
+TABLE = table(MENU)
+CHANNEL = "1760000000.1"
+
+SAYING: list[e.Event] = [arrived()]
+CHOOSING: list[e.Event] = [*SAYING, e.PlaybackEnded(T0 + 2, f"{CALL}-p1")]
+RINGING: list[e.Event] = [
+    *CHOOSING,
+    e.Digit(T0 + 3, "1"),
+    e.LegStarted(T0 + 3, f"{CALL}-l3", "peer"),
+    e.LegRinging(T0 + 4, f"{CALL}-l3"),
+]
+TALKING: list[e.Event] = [*RINGING, e.LegAnswered(T0 + 9, f"{CALL}-l3")]
+GREETING: list[e.Event] = [*CHOOSING, e.Digit(T0 + 3, "2")]
+TAKING: list[e.Event] = [*GREETING, e.PlaybackEnded(T0 + 6, f"{CALL}-p3")]
+
+
+def log_of(events: list[e.Event], routing: RoutingTable = TABLE) -> list[LogItem]:
+    return run(routing, events).log
+
+
+def died(journal: Journal, events: list[e.Event], call_id: str = CALL, routing: RoutingTable = TABLE) -> None:
+    """Leave the log of a call whose controller died."""
+    for entry in log_of(events, routing):
+        journal.append(call_id, entry)
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    async with open_rig(tmp_path) as opened:
+        yield opened
+
+
+def alive(asterisk: Asterisk, app_data: str | None = f"{APP},incoming,carrier,+12025550123") -> Caller:
+    """The caller's channel, in the application, or (None) in the dialplan."""
+    caller = asterisk.caller(CHANNEL, age=60.0)
+    caller.in_stasis, caller.app_data = app_data is not None, app_data or ""
+    return caller
+
+
+async def recovered(rig: Rig, tail: LedgerTail | None = None, routing: RoutingTable = TABLE) -> Recovered:
+    logs = rig.journal.open_logs()
+    rows = tail.rows if tail else {}
+    return await recover(logs, rows, routing, rig.ari, APP, rig.dispatcher, rig.journal)
+
+
+def test_the_logs_stand_where_they_are_named_for() -> None:
+    waits = [type(rebuild(CALL, log_of(events), TABLE)[0].wait) for events in (SAYING, CHOOSING, RINGING, TALKING)]
+    assert waits == [Saying, Choosing, Calling, Calling]
+    waits = [type(rebuild(CALL, log_of(events), TABLE)[0].wait) for events in (GREETING, TAKING)]
+    assert waits == [Saying, Taking]
+
+
+@pytest.mark.parametrize(
+    "events", [SAYING, CHOOSING, GREETING, TAKING], ids=["saying", "choosing", "greeting", "taking"]
+)
+async def test_a_caller_who_waits_for_us_hears_the_node_again(rig: Rig, events: list[e.Event]) -> None:
+    died(rig.journal, events)
+    alive(rig.asterisk)
+    if events is TAKING:
+        rig.asterisk.recordings[f"{CALL}-m4"] = {"name": f"{CALL}-m4", "target_uri": f"channel:{CHANNEL}"}
+    assert await recovered(rig) == Recovered(adopted=1)
+    await until(lambda: rig.asterisk.playbacks, "the prompt")
+    (playback,) = rig.asterisk.playbacks
+    assert int(playback.rpartition("-p")[2]) > 1000, "no id of before is used again"
+    assert f"channel:{CHANNEL}" in rig.asterisk.subscriptions
+    stopped = [r.path for r in rig.asterisk.requests if r.segments[0] in ("playbacks", "recordings")]
+    assert stopped == {1: ["playbacks/c-p1"], 2: [], 4: ["recordings/live/c-m4/stop"]}.get(
+        len(events) if events is not GREETING else 0, ["playbacks/c-p3"]
+    )
+    rig.asterisk.end(CHANNEL)
+    await rig.idle()
+    assert rig.types().count("Concluded") == 1
+
+
+@pytest.mark.parametrize("events", [RINGING, TALKING], ids=["ringing", "talking"])
+async def test_a_caller_who_rings_or_talks_is_not_disturbed(rig: Rig, events: list[e.Event]) -> None:
+    died(rig.journal, events)
+    alive(rig.asterisk, None)
+    assert await recovered(rig) == Recovered(adopted=1)
+    waiting: Calling = await rig.waits_in(CHANNEL, Calling)
+    assert waiting.leg_id == f"{CALL}-l3"
+    assert rig.asterisk.of(CHANNEL) == []
+    assert rig.dispatcher.owns(CHANNEL)
+    rig.asterisk.back(CHANNEL, "ANSWER", 16, waiting.leg_id)
+    await until(lambda: "delete" in rig.asterisk.of(CHANNEL), "the end")
+    await rig.idle()
+    record = rig.record()
+    assert (record.disposition, record.answered_by) == (Disposition.ANSWERED, "ana")
+    assert len(record.legs) == 1
+
+
+async def test_an_answer_that_nobody_saw_is_read_from_the_bridge(rig: Rig) -> None:
+    died(rig.journal, RINGING)
+    alive(rig.asterisk, None)
+    rig.asterisk.bridges["b1"] = [CHANNEL, "peer"]
+    await recovered(rig)
+    await until(lambda: "LegAnswered" in rig.types(), "the answer")
+    rig.asterisk.hangup(CHANNEL)
+    await rig.idle()
+    assert rig.record().disposition is Disposition.ANSWERED
+    assert [one.leg_id for one in rig.record().recordings] == [f"{CALL}-l3"]
+
+
+async def test_a_dial_that_returned_meanwhile_goes_on_by_its_exit(rig: Rig) -> None:
+    died(rig.journal, RINGING)
+    alive(rig.asterisk, f"{APP},dialed,NOANSWER,19,{CALL}-l3,")
+    await recovered(rig)
+    playing: Saying = await rig.waits_in(CHANNEL, Saying)
+    await until(lambda: playing.playback_id in rig.asterisk.playbacks, "the greeting")
+    call = rig.dispatcher.get(CHANNEL)
+    assert call is not None
+    assert call.session.node == "message"
+    (returned,) = [entry for entry in rig.entries() if isinstance(entry, e.DialReturned)]
+    assert (returned.status, returned.cause, returned.recording_problem) == ("NOANSWER", 19, None)
+
+
+async def test_a_dial_that_was_decided_but_never_begun_takes_its_failed_exit(rig: Rig) -> None:
+    died(rig.journal, RINGING[:-2])
+    alive(rig.asterisk)
+    await recovered(rig)
+    await rig.waits_in(CHANNEL, Saying)
+    assert any(isinstance(entry, e.DialReturned) and entry.status == "" for entry in rig.entries())
+
+
+@pytest.mark.parametrize("events", [SAYING, CHOOSING, TALKING, TAKING], ids=["saying", "choosing", "talking", "taking"])
+async def test_a_channel_that_ended_without_a_ledger_row_closes_the_call(rig: Rig, events: list[e.Event]) -> None:
+    died(rig.journal, events)
+    assert await recovered(rig) == Recovered(closed=1)
+    record = rig.record()
+    assert record.cause == 41
+    assert record.ended_at == max(event.at for event in events), "the last that is known of it"
+    assert record.disposition is not None
+    assert rig.journal.open_calls() == set()
+    assert await recovered(rig) == Recovered()
+
+
+async def test_a_channel_that_ended_is_closed_with_the_ledgers_word(rig: Rig, tmp_path: Path) -> None:
+    died(rig.journal, RINGING)
+    tail = LedgerTail(tmp_path / "cdr.csv")
+    write_ledger(tail.path, [ledger_line(CHANNEL, end=T0 + 100, handled_by="controller", leg=f"{CALL}-l3")])
+    tail.poll()
+    assert await recovered(rig, tail) == Recovered(closed=1)
+    record = rig.record()
+    assert (record.disposition, record.ended_at) == (Disposition.ANSWERED, T0 + 100)
+    assert record.talk_seconds == pytest.approx(30, abs=1)
+
+
+async def test_a_conversation_the_failsafe_made_meanwhile_is_in_the_record(rig: Rig, tmp_path: Path) -> None:
+    died(rig.journal, CHOOSING)
+    tail = LedgerTail(tmp_path / "cdr.csv")
+    write_ledger(tail.path, [ledger_line(CHANNEL, end=T0 + 100)])
+    tail.poll()
+    assert await recovered(rig, tail) == Recovered(closed=1)
+    assert rig.record().disposition is Disposition.ANSWERED
+
+
+async def test_a_caller_the_failsafe_has_is_followed_and_left_alone(rig: Rig) -> None:
+    died(rig.journal, CHOOSING)
+    alive(rig.asterisk, None).leg = f"fs-{CHANNEL}-1"
+    assert await recovered(rig) == Recovered(adopted=1)
+    await rig.waits_in(CHANNEL, HandedOver)
+    for status in ("", "ANSWER"):
+        rig.asterisk.dial(CHANNEL, "peer", status)
+    await until(lambda: "LegAnswered" in rig.types(), "the answer")
+    assert {request.method for request in rig.asterisk.asked("", "channels", CHANNEL)} <= {"GET"}
+    rig.asterisk.hangup(CHANNEL)
+    await rig.idle()
+    assert (rig.record().disposition, rig.record().answered_by) == (Disposition.ANSWERED, "ana")
+
+
+@pytest.mark.parametrize("talk_at, shown", [(str(T0 + 40), T0 + 40), ("", None), ("soon", None)])
+async def test_a_conversation_the_failsafe_made_before_we_looked_is_read_from_the_channel(
+    rig: Rig, talk_at: str, shown: float | None
+) -> None:
+    died(rig.journal, CHOOSING)
+    alive(rig.asterisk, None).variables |= {"CR_LEG": f"fs-{CHANNEL}-1", "CR_TALK_AT": talk_at}
+    rig.asterisk.bridges["b1"] = [CHANNEL, "peer"]
+    assert await recovered(rig) == Recovered(adopted=1)
+    await until(lambda: "LegAnswered" in rig.types(), "the answer")
+    await rig.dispatcher.abandon()
+    assert await recovered(rig) == Recovered(adopted=1), "and again after a second crash"
+    rig.asterisk.hangup(CHANNEL)
+    await rig.idle()
+    record = rig.record()
+    assert (record.disposition, record.answered_by) == (Disposition.ANSWERED, "ana")
+    (leg,) = {one.id: one for one in record.legs}.values()
+    assert leg.id == f"fs-{CHANNEL}-1"
+    assert shown is None or leg.answered_at == shown
+
+
+async def test_a_hang_up_that_was_decided_but_not_done_is_done(rig: Rig) -> None:
+    died(rig.journal, [arrived(did="+12025550000")])
+    assert isinstance(rebuild(CALL, rig.entries(), TABLE)[0].wait, Leaving)
+    alive(rig.asterisk)
+    await recovered(rig)
+    await rig.requested(CHANNEL, "delete")
+    await rig.idle()
+    assert rig.record().disposition is Disposition.REJECTED
+
+
+async def test_a_hand_over_that_was_decided_but_not_done_is_done(rig: Rig) -> None:
+    events: list[e.Event] = [*CHOOSING, e.Digit(T0 + 3, "1"), e.ActionFailed(T0 + 4, "Dial", "no", f"{CALL}-l3")]
+    died(rig.journal, events)
+    alive(rig.asterisk)
+    await recovered(rig)
+    await rig.requested(CHANNEL, "variables", "continue cr-failsafe")
+    assert rig.dispatcher.active == 1
+
+
+@pytest.mark.parametrize("app, age, given", [(APP, 60.0, 1), (APP, 1.0, 0), ("another", 60.0, 0)])
+async def test_a_channel_without_a_log_is_given_back(rig: Rig, app: str, age: float, given: int) -> None:
+    rig.asterisk.caller("stray", age=age, app_data=f"{app},incoming,carrier,+1").in_stasis = True
+    assert await recovered(rig) == Recovered(given_back=given)
+    assert rig.asterisk.of("stray") == ["variables", "continue cr-failsafe"] * given
+
+
+async def test_a_log_that_stops_before_its_conclusion_is_concluded_once(rig: Rig) -> None:
+    for entry in [*log_of(CHOOSING), e.CallerHungUp(T0 + 5, 16)]:
+        rig.journal.append(CALL, entry)
+    assert rig.journal.open_calls() == {CALL}
+    assert await recovered(rig) == Recovered(closed=1)
+    assert rig.journal.open_calls() == set()
+    record = rig.record()
+    assert (record.disposition, record.ended_at, record.cause) == (Disposition.ABANDONED, T0 + 5, 16)
+    assert rig.types().count("CallerHungUp") == 1
+
+
+async def test_a_log_without_an_arrival_is_no_call(rig: Rig) -> None:
+    rig.journal.append("other", note.Tagged(T0, "p", ("t",)))
+    logs: dict[str, list[LogItem]] = {"other": [note.Tagged(T0, "p", ("t",))], "none": []}
+    assert await recover(logs, {}, TABLE, rig.ari, APP, rig.dispatcher, rig.journal) == Recovered()
+
+
+async def test_a_log_that_cannot_be_rebuilt_costs_only_its_own_call(rig: Rig) -> None:
+    died(rig.journal, RINGING, "bad-call")
+    died(rig.journal, [arrived(channel="2.2", call_id="good-call")], "good-call")
+    alive(rig.asterisk)
+    other = rig.asterisk.caller("2.2", age=60.0, app_data=f"{APP},incoming,carrier,+1")
+    other.in_stasis = True
+    result = await recovered(rig, routing=poisoned("ring"))
+    assert (result.adopted, result.closed, result.given_back) == (1, 1, 1)
+    await rig.waits_in("2.2", Saying)
+    assert rig.asterisk.of(CHANNEL) == ["variables", "continue cr-failsafe"]
+    assert rig.record("bad-call").disposition is Disposition.FAILED
+    assert rig.journal.open_calls() == {"good-call"}
+
+
+async def test_a_call_that_is_followed_already_is_not_adopted_twice(rig: Rig) -> None:
+    died(rig.journal, SAYING)
+    alive(rig.asterisk)
+    await recovered(rig)
+    await rig.waits_in(CHANNEL, Saying)
+    assert await recovered(rig) == Recovered()
+
+
+@pytest.mark.parametrize(
+    "events, app_data",
+    [
+        (SAYING, f"{APP},incoming,carrier,{DID}"),
+        (CHOOSING, f"{APP},incoming,carrier,{DID}"),
+        (TAKING, f"{APP},incoming,carrier,{DID}"),
+        (TALKING, None),
+        (RINGING, f"{APP},dialed,BUSY,17,{CALL}-l3,"),
+    ],
+    ids=["saying", "choosing", "taking", "talking", "returned"],
+)
+async def test_a_second_crash_finds_the_session_that_the_first_recovery_left(
+    tmp_path: Path, events: list[e.Event], app_data: str | None
+) -> None:
+    """What the log gives again is what was in memory, ids included: else a second recovery would not know its legs."""
+    async with open_rig(tmp_path) as rig:
+        died(rig.journal, events)
+        alive(rig.asterisk, app_data)
+        await recovered(rig)
+        call = rig.dispatcher.get(CHANNEL)
+        assert call is not None
+        await until(lambda: "Resumed" in rig.types() and call._queue.empty(), "the resumption")
+        if app_data is not None:
+            await until(lambda: "play" in rig.asterisk.of(CHANNEL), "the prompt")
+        live: Session = call.session
+        assert rebuild(CALL, rig.entries(), TABLE)[0] == live
+        await rig.dispatcher.abandon()
+
+        assert await recovered(rig) == Recovered(adopted=1)
+        again = rig.dispatcher.get(CHANNEL)
+        assert again is not None
+        await until(lambda: rig.types().count("Resumed") == 2 and again._queue.empty(), "the second resumption")
+        await until(lambda: rebuild(CALL, rig.entries(), TABLE)[0] == again.session, "the same session")
+        assert again.session.counter > live.counter
+        rig.asterisk.hangup(CHANNEL)
+        await rig.idle()
+        assert rig.types().count("Concluded") == 1

@@ -1,0 +1,215 @@
+"""Random flows met by random events: what must hold for every call, whatever happens to it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from callrouter.core import actions as a
+from callrouter.core import events as e
+from callrouter.core import notes as note
+from callrouter.core.cdr import fold
+from callrouter.core.flow.check import check_flow
+from callrouter.core.flow.parse import parse_flow
+from callrouter.core.session import step
+from callrouter.core.state import Calling, Choosing, Leaving, Over, Saying, Session, Step, Taking
+from callrouter.core.walk import MAX_VISITS
+from tests.builders import CALL, T0, Run, arrived, run, table
+from tests.random_flows import CAUSES, KEYS, STATUSES, TARGETS, check_record, flow_texts, tables
+
+
+@dataclass(frozen=True)
+class Move:
+    """What could happen next, before it is known what the call waits for."""
+
+    kind: str
+    after: float
+    stale: int
+    """0: about what is waited for; else about something old, not yet there, or nobody's."""
+    flag: bool
+    digit: str
+    status: str
+    cause: int
+    seconds: float
+    failing: str
+
+    def event(self, session: Session, at: float) -> e.Event:
+        """The move as an event of a call."""
+        ref = self.ref(session)
+        match self.kind:
+            case "playback":
+                return e.PlaybackEnded(at, ref, self.flag)
+            case "digit":
+                return e.Digit(at, self.digit)
+            case "timer":
+                return e.TimerFired(at, ref)
+            case "started":
+                return e.LegStarted(at, ref, "peer")
+            case "ringing":
+                return e.LegRinging(at, ref)
+            case "progress":
+                return e.LegProgress(at, ref)
+            case "answered":
+                return e.LegAnswered(at, ref)
+            case "held":
+                return e.LegHeld(at, ref, self.flag)
+            case "returned":
+                return e.DialReturned(at, ref, self.status, self.cause, None if self.flag else "no space")
+            case "recording":
+                return e.RecordingEnded(at, ref, self.seconds, self.flag)
+            case "trouble":
+                return e.RecordingTrouble(at, "disk full" if self.flag else "")
+            case "failed":
+                return e.ActionFailed(at, self.failing, "no", ref or None)
+            case "resumed":
+                return e.Resumed(at)
+            case "answer":
+                return e.Answered(at)
+            case "gone":
+                return e.CallerHungUp(at, self.cause)
+            case "ledger":
+                return e.LedgerClosed(at, self.seconds, at - self.seconds or None, self.cause, self.status)
+        return arrived(at)
+
+    def ref(self, session: Session) -> str:
+        waits = ("playback_id", "timer_id", "leg_id", "recording_id")
+        current = [value for name in waits if (value := getattr(session.wait, name, ""))]
+        if self.stale == 0 and current:
+            return current[self.cause % len(current)]
+        odd = ["", "fs-1", "fs-2", "other-p1", *(f"{CALL}-{kind}{session.counter + 1}" for kind in "ptlm")]
+        odd += [
+            f"{CALL}-{kind}{count}" for kind in "ptlm" for count in range(max(0, session.counter - 3), session.counter)
+        ]
+        return odd[self.stale % len(odd)]
+
+
+HAPPENINGS = ["playback", "digit", "timer", "started", "ringing", "progress", "answered", "held", "returned",
+              "recording", "trouble", "failed", "resumed", "answer", "arrived"]  # fmt: skip
+ENDINGS = ["gone", "ledger"]
+
+
+def moves(kinds: list[str]) -> st.SearchStrategy[Move]:
+    return st.builds(
+        Move,
+        kind=st.sampled_from(kinds),
+        after=st.sampled_from([0.0, 0.4, 3.0, 60.0]),
+        stale=st.sampled_from([0, 0, 0]) | st.integers(1, 30),
+        flag=st.booleans(),
+        digit=st.sampled_from(KEYS + "A"),
+        status=st.sampled_from(STATUSES),
+        cause=st.sampled_from(CAUSES),
+        seconds=st.sampled_from([0.0, 0.5, 1.0, 30.0]),
+        failing=st.sampled_from(
+            ["Answer", "Play", "StopPlayback", "Dial", "Record", "StopRecording", "Hangup", "Other"]
+        ),
+    )
+
+
+def ends_of(taken: list[e.Event]) -> set[str]:
+    """Ids whose end was reported."""
+    found: set[str] = set()
+    for event in taken:
+        match event:
+            case e.PlaybackEnded(playback_id=ref) | e.TimerFired(timer_id=ref) | e.RecordingEnded(recording_id=ref):
+                found.add(ref)
+            case e.ActionFailed(ref=str(ref)):
+                found.add(ref)
+    return found
+
+
+def check_actions(actions: list[a.Action], taken: list[e.Event], session: Session) -> None:
+    """Everything started was stopped, has ended, or is the one thing waited for; no id was used twice."""
+    started: list[str] = []
+    stopped: set[str] = set()
+    for action in actions:
+        match action:
+            case a.Play(playback_id=ref) | a.StartTimer(timer_id=ref) | a.Record(recording_id=ref) | a.Dial(leg_id=ref):
+                started.append(ref)
+            case a.StopPlayback(playback_id=ref) | a.CancelTimer(timer_id=ref) | a.StopRecording(recording_id=ref):
+                assert ref in started
+                stopped.add(ref)
+    assert [ref for ref, count in Counter(started).items() if count > 1] == []
+    waited = {getattr(session.wait, name, "") for name in ("playback_id", "timer_id", "leg_id", "recording_id")}
+    running = {ref for ref in started if ref.partition("-")[2][0] in "ptm"} - stopped - ends_of(taken) - waited
+    if session.over:
+        running = {ref for ref in running if ref.startswith(f"{CALL}-t")}  # what was on the channel went with it
+    assert running == set()
+    for last, action in enumerate(actions, 1):
+        if isinstance(action, a.Hangup | a.LeaveToFailsafe):
+            assert last == len(actions), "nothing is asked for after the caller was let go"
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    tables(),
+    st.lists(st.tuples(moves(HAPPENINGS), st.integers(0, 40)), max_size=25),
+    moves(ENDINGS),
+    st.lists(moves(HAPPENINGS + ENDINGS), max_size=4),
+    st.booleans(),
+)
+def test_whatever_happens_a_call_ends_once_and_leaves_nothing_running(routing, happenings, ending, late, headless):
+    result = Run(Session(CALL))
+    taken: list[e.Event] = []
+    at = T0
+
+    def take(event: e.Event) -> Step:
+        again = step(result.session, event, routing)
+        made = result.take(event, routing)
+        assert again == made
+        taken.append(event)
+        check_actions(result.actions, taken, result.session)
+        return made
+
+    if happenings and not (headless and happenings[0][1] == 0):
+        take(arrived())
+    for move, repeat in happenings:
+        at += move.after
+        take(move.event(result.session, at))
+        if repeat < len(taken):
+            take(taken[repeat])
+    assert result.notes_of(note.Concluded) == []
+    take(ending.event(result.session, at))
+    assert isinstance(result.session.wait, Over)
+    for move in late:
+        over = result.session
+        assert take(move.event(over, at)) == Step(over)
+    assert len(result.notes_of(note.Concluded)) == 1
+
+    rebuilt = run(routing, taken)
+    assert (rebuilt.session, rebuilt.actions, rebuilt.notes) == (result.session, result.actions, result.notes)
+    if isinstance(taken[0], e.CallArrived):
+        check_record(result)
+        assert fold([result.log[0], result.log[0], *result.log[1:]]) == result.record
+
+
+@settings(max_examples=100, deadline=None)
+@given(flow_texts(), st.data())
+def test_a_flow_without_errors_ends_or_waits_for_a_key(text, data):
+    """Everything is answered sensibly and no key is pressed: the call must come to its end by itself."""
+    flow = parse_flow(text, "desk")
+    if any(finding.severity == "error" for finding in check_flow(flow, TARGETS, ["x"])):
+        return
+    routing = table(text)
+    result = run(routing, [arrived()])
+    at = T0
+    for _ in range(MAX_VISITS * 8):
+        wait = result.session.wait
+        at += 1
+        match wait:
+            case Saying():
+                result.take(e.PlaybackEnded(at, wait.playback_id, data.draw(st.booleans())), routing)
+            case Choosing():
+                result.take(e.TimerFired(at, wait.timer_id), routing)
+            case Calling():
+                status = data.draw(st.sampled_from(STATUSES))
+                result.take(e.DialReturned(at, wait.leg_id, status, data.draw(st.sampled_from(CAUSES))), routing)
+            case Taking():
+                result.take(e.RecordingEnded(at, wait.recording_id, data.draw(st.sampled_from([0.0, 9.0]))), routing)
+            case _:
+                break
+    assert isinstance(result.session.wait, Leaving)
+    assert "(backup)" not in result.path
+    assert result.session.visits <= len(flow.nodes)
