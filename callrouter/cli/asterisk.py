@@ -253,6 +253,7 @@ def install(app: App, etc: Path, dry_run: bool, remove: bool, yes: bool) -> None
 def run(app: App, fresh: bool) -> NoReturn:
     """Run Asterisk in the foreground on our configuration, for systemd and containers."""
     from callrouter.asterisk.install import find_asterisk
+    from callrouter.asterisk.ports import require_free_ports
     from callrouter.errors import ConfigError
 
     if fresh:
@@ -260,6 +261,7 @@ def run(app: App, fresh: bool) -> NoReturn:
     conf = app.settings.asterisk_etc_dir / "asterisk.conf"
     if not conf.is_file():
         raise ConfigError(f"{conf} is not there", hint="callrouter asterisk render")
+    require_free_ports(app.settings)
     command = find_asterisk(app.settings).command("-C", str(conf), "-f")
     sys.stdout.flush()
     sys.stderr.flush()

@@ -136,7 +136,10 @@ async def company_zones(session: AsyncSession) -> dict[str, tzinfo]:
 def print_calls(found: list[CallRow], zones: dict[str, tzinfo]) -> None:
     """Calls as a table of at most 100 columns."""
     columns = ("id", "time", "caller", "number", "campaign", "disposition", "who", "ring", "talk", "rec")
-    output.table(columns, [call_cells(row, zones) for row in found], right=("ring", "talk"))
+    whole = ("id", "time", "caller", "number", "disposition", "ring", "talk")
+    output.table(columns, [call_cells(row, zones) for row in found], right=("ring", "talk"), whole=whole)
+    if any(row.test for row in found):
+        output.say("* a test call")
 
 
 def call_cells(row: CallRow, zones: dict[str, tzinfo]) -> tuple[object, ...]:
@@ -147,7 +150,7 @@ def call_cells(row: CallRow, zones: dict[str, tzinfo]) -> tuple[object, ...]:
         row.caller or "withheld",
         row.did,
         row.campaign,
-        (row.disposition or "in progress") + (" (test)" if row.test else ""),
+        (row.disposition or "in progress") + ("*" if row.test else ""),
         row.answered_by,
         output.seconds(row.ring_seconds),
         output.seconds(row.talk_seconds),

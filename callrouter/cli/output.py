@@ -100,18 +100,31 @@ def emit(value: Any, *, indent: int | None = 2) -> None:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    whole: Sequence[str] = (),
+) -> None:
     """A table that fits the terminal, 100 columns elsewhere. None is shown as an empty cell.
 
     :param right: names of columns of figures
+    :param whole: names of columns whose cells are never broken: telephone numbers, words to search for
     """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    gap = 1 if len(columns) > 8 else 2
+    drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, gap, 0, 0))
     for column in columns:
-        drawn.add_column(column.upper(), justify="right" if column in right else "left", overflow="fold")
+        drawn.add_column(
+            column.upper(),
+            justify="right" if column in right else "left",
+            overflow="fold",
+            no_wrap=column in whole,
+        )
     for row in rows:
         drawn.add_row(*(Text("" if cell is None else safe(cell)) for cell in row))
     on_terminal = sys.stdout.isatty()

@@ -7,6 +7,7 @@ import socket
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from callrouter.asterisk.ports import Port, port_in_use, wanted_ports
 from callrouter.config import Settings
 from callrouter.doctor.business import trunks_of
 from callrouter.doctor.finding import Check, fail, ok, warn
@@ -83,20 +84,13 @@ def changed_files(settings: Settings, files: dict[str, str]) -> list[str] | None
 
 def ports(settings: Settings) -> list[Check]:
     """Our ports are free, or Asterisk has them."""
-    wanted = (
-        ("SIP", "sip_port", settings.sip_bind, settings.sip_port, True),
-        ("SIP over TCP", "sip_port", settings.sip_bind, settings.sip_port, False),
-        ("ARI", "ari_port", settings.ari_host, settings.ari_port, False),
-        ("AMI", "ami_port", settings.ami_host, settings.ami_port, False),
-    )
-    return [port(*each) for each in wanted]
+    return [port(each) for each in wanted_ports(settings)]
 
 
-def port(title: str, setting: str, host: str, number: int, udp: bool) -> Check:
+def port(wanted: Port) -> Check:
     """One port: free, Asterisk's, or somebody else's."""
-    from callrouter.asterisk.process import port_in_use
-
-    name = f"port {number}/{'udp' if udp else 'tcp'}"
+    title, setting, host, number, udp = wanted
+    name = f"port {number}/{wanted.protocol}"
     try:
         ip_address(host)
         used = port_in_use(host, number, udp)

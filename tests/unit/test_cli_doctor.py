@@ -10,10 +10,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from callrouter.asterisk.ports import Port, require_free_ports
 from callrouter.config import Settings
 from callrouter.doctor import State, asterisk, business, machine
 from callrouter.doctor.ports import owner
 from callrouter.doctor.server import fresh_status
+from callrouter.errors import ConflictError
 from tests.unit.cli_home import Cli, acme, cli, free_port, upgraded
 from tests.unit.test_cli import write_status
 
@@ -100,13 +102,16 @@ def test_ports(settings):
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        taken = asterisk.port("ARI", "ari_port", "127.0.0.1", port, False)
+        ari = Port("ARI", "ari_port", "127.0.0.1", port, udp=False)
+        taken = asterisk.port(ari)
         assert taken.state is State.FAIL
         assert "pytest" in taken.detail or "python" in taken.detail
         assert taken.mend == "stop it, or set another ari_port"
         assert owner(port, udp=True) is None
-    assert asterisk.port("ARI", "ari_port", "127.0.0.1", port, False).state is State.OK
-    assert "cannot listen" in asterisk.port("SIP", "sip_port", "192.0.2.1", port, True).detail
+        with pytest.raises(ConflictError, match=rf"port {port}/tcp at 127.0.0.1 is in use; ARI needs it"):
+            require_free_ports(msgspec.structs.replace(settings, ari_port=port, sip_port=free_port()))
+    assert asterisk.port(ari).state is State.OK
+    assert "cannot listen" in asterisk.port(Port("SIP", "sip_port", "192.0.2.1", port, udp=True)).detail
 
 
 async def test_asterisk_is_not_running(cli, settings):
