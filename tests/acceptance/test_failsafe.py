@@ -87,7 +87,9 @@ async def heard_prompt(place: Installation) -> None:
     """Until a caller is in a menu: the channel is in our application, and answered."""
 
     async def there() -> bool:
-        return "Stasis" in await place.asterisk.rx("core show channels concise")
+        # Not "Stasis" alone: a call that still waits to be claimed is in StasisBroadcast.
+        lines = (await place.asterisk.rx("core show channels concise")).splitlines()
+        return any("!Up!" in line and "Stasis" in line for line in lines)
 
     await eventually(there, "a caller in the menu")
 
@@ -245,7 +247,7 @@ async def test_killed_in_a_menu(place: Installation) -> None:
 async def test_the_caller_hangs_up_in_the_menu_of_a_dead_server(place: Installation) -> None:
     business = await place.business(DESK, flow=MENU)
     caller = place.caller()
-    running = asyncio.create_task(place.place(business, caller=caller, steps=(Wait(2.5), Hangup())))
+    running = asyncio.create_task(place.place(business, caller=caller, steps=(Answered(), Wait(6.0), Hangup())))
     try:
         await heard_prompt(place)
         await place.end_child(signal.SIGKILL)
