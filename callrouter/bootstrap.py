@@ -25,19 +25,21 @@ from callrouter.jobs.queue import Job, Worker
 from callrouter.media.prompts import PromptLibrary
 from callrouter.media.speech import EspeakSpeaker
 from callrouter.media.store_health import StoreWatch
-from callrouter.runtime.configuration import Configuration
+from callrouter.runtime.configuration import Configuration, trunks_in_force
 from callrouter.runtime.dispatcher import Dispatcher
 from callrouter.runtime.executor import Executor
 from callrouter.runtime.importer import LedgerImporter
 from callrouter.runtime.service import Parts, Server
 from callrouter.runtime.supervision import LedgerTail, Supervisor
 from callrouter.runtime.trunks import Trunks
-from callrouter.store.config import list_trunks
 from callrouter.store.database import Database
 from callrouter.store.drain import FINISH_RECORDING, Drain
 from callrouter.store.journal import Journal
 
 log = structlog.get_logger(__name__)
+
+DISPOSE_SECONDS = 5.0
+"""A database that does not answer is not said goodbye to."""
 
 
 def prompt_library(settings: Settings) -> PromptLibrary:
@@ -49,10 +51,10 @@ def prompt_library(settings: Settings) -> PromptLibrary:
 async def open_server(settings: Settings) -> AsyncIterator[Server]:
     """A server with all its parts, not yet running.
 
-    :raises CallrouterError: the database is not usable, a secret is missing
+    :raises CallrouterError: a secret is missing, another server writes the journal
     """
     secrets = load_secrets(settings)
-    async with open_database(settings) as database:
+    async with open_database(settings, required=False) as database:
         make_directories(settings)
         settings.recordings.mkdir(parents=True, exist_ok=True)
         base_url = f"http://{settings.ari_host}:{settings.ari_port}"
@@ -103,17 +105,20 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def open_database(settings: Settings) -> AsyncIterator[Database]:
+async def open_database(settings: Settings, *, required: bool = True) -> AsyncIterator[Database]:
     """The database, of the version this program needs.
 
-    :raises DatabaseError: it is absent, older or newer; says what to do
+    :param required: False: it may be away, or of another version; who uses it finds out
+    :raises DatabaseError: it is away, absent, older or newer; says what to do
     """
     database = Database(settings.database)
     try:
-        await database.require_current()
+        if required:
+            await database.require_current()
         yield database
     finally:
-        await database.dispose()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(database.dispose(), DISPOSE_SECONDS)
 
 
 def make_worker(settings: Settings, database: Database) -> Worker:
@@ -134,15 +139,17 @@ async def serve(settings: Settings) -> None:
 
 async def work(settings: Settings) -> None:
     """Run jobs until SIGTERM or SIGINT."""
-    async with open_database(settings) as database:
+    async with open_database(settings, required=False) as database:
         worker = make_worker(settings, database)
-        housekeeping = asyncio.create_task(keep_house(database, settings))
-        try:
-            with stopping_on_signals(worker.stop):
+        with stopping_on_signals(worker.stop):
+            if not await worker.database_there():
+                return
+            housekeeping = asyncio.create_task(keep_house(database, settings))
+            try:
                 await worker.run()
-        finally:
-            housekeeping.cancel()
-            await asyncio.gather(housekeeping, return_exceptions=True)
+            finally:
+                housekeeping.cancel()
+                await asyncio.gather(housekeeping, return_exceptions=True)
 
 
 @contextlib.contextmanager
@@ -167,8 +174,8 @@ async def prepare_asterisk(settings: Settings) -> AsteriskInstall:
     :raises CallrouterError: there is none, or what was rendered does not hold together
     """
     install = find_asterisk(settings)
-    async with open_database(settings) as database, database.session() as session:
-        trunks = await list_trunks(session)
+    async with open_database(settings, required=False) as database:
+        trunks = await trunks_in_force(settings, database)
     put_in_place(settings, install, trunks)
     return install
 

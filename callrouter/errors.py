@@ -11,7 +11,8 @@ CallrouterError                     anything we raise on purpose; carries a hint
     ├── AsteriskError         (3)   Asterisk is absent, too old, refuses us
     │   ├── AriError          (3)   a REST request failed; carries the HTTP status
     │   └── AmiError          (3)   the manager interface refused or timed out
-    ├── DatabaseError         (3)   the database is absent, locked, or of another version
+    ├── DatabaseError         (3)   the database is absent, locked, full
+    │   └── SchemaError       (3)   it answers, and is of another version
     └── NotYetError           (3)   too early: what is waited for is still being made
 
 The number is the process exit code the CLI ends with.
@@ -110,7 +111,11 @@ class AmiError(AsteriskError):
 
 
 class DatabaseError(ServiceError):
-    """The database is absent, locked, half-migrated, or written by a newer version."""
+    """The database is absent, does not answer, is locked, full, damaged."""
+
+
+class SchemaError(DatabaseError):
+    """The database answers, but is not set up, half-migrated, or of an older or newer version."""
 
 
 class NotYetError(ServiceError):

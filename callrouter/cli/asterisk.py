@@ -254,11 +254,17 @@ def run(app: App, fresh: bool) -> NoReturn:
     """Run Asterisk in the foreground on our configuration, for systemd and containers."""
     from callrouter.asterisk.install import find_asterisk
     from callrouter.asterisk.ports import require_free_ports
-    from callrouter.errors import ConfigError
+    from callrouter.errors import ConfigError, DatabaseError
 
-    if fresh:
-        render_configuration(app)
     conf = app.settings.asterisk_etc_dir / "asterisk.conf"
+    if fresh:
+        try:
+            render_configuration(app)
+        except DatabaseError as exc:
+            # Without Asterisk there are no calls at all; what is in place was right when it was last rendered.
+            if not conf.is_file():
+                raise
+            output.warn(f"Asterisk runs on the configuration that is in place: {exc.message}")
     if not conf.is_file():
         raise ConfigError(f"{conf} is not there", hint="callrouter asterisk render")
     require_free_ports(app.settings)

@@ -29,7 +29,8 @@ def status(app: App, ctx: click.Context) -> None:
         )
     wrong = problems(found)
     if app.json:
-        output.emit({**found, "at": output.iso(found["at"]), "started_at": output.iso(found.get("started_at"))})
+        times = {name: output.iso(found.get(name)) for name in ("at", "started_at", "config_kept_at")}
+        output.emit({**found, **times})
     else:
         _print(found, wrong)
     if wrong:
@@ -44,7 +45,7 @@ def problems(found: dict[str, Any]) -> list[str]:
         wrong.append(f"ARI: {ari.get('error') or ari.get('state') or 'unknown'}")
     if not ami.get("connected"):
         wrong.append(f"AMI: {ami.get('error') or 'not connected'}")
-    for part, name in (("journal", "journal"), ("recording_store", "recordings")):
+    for part, name in (("database", "database"), ("journal", "journal"), ("recording_store", "recordings")):
         if problem := (found.get(part) or {}).get("problem"):
             wrong.append(f"{name}: {problem}")
     return wrong + [str(each) for each in found.get("problems") or []]
@@ -61,7 +62,7 @@ def _print(found: dict[str, Any], wrong: list[str]) -> None:
             ("up for", _ago(time.time() - float(found["started_at"])) if found.get("started_at") else None),
             ("calls", f"{found.get('calls', 0)} in progress, {found.get('total', 0)} since the start"),
             ("channels", ami.get("channels")),
-            ("configuration", f"version {found.get('config_version')}"),
+            ("configuration", _configuration(found)),
             ("ARI", (found.get("ari") or {}).get("state")),
             ("AMI", "connected" if ami.get("connected") else "not connected"),
             ("journal", f"{pending} bytes on their way to the database" if pending else "drained"),
@@ -80,6 +81,13 @@ def _print(found: dict[str, Any], wrong: list[str]) -> None:
         output.say("\nProblems", bold=True)
         for each in wrong:
             output.say(output.safe(f"  {each}"), fg="red")
+
+
+def _configuration(found: dict[str, Any]) -> str:
+    text = f"version {found.get('config_version')}"
+    if kept_at := found.get("config_kept_at"):
+        text += f", as the database had it at {output.iso(kept_at)}"
+    return text
 
 
 def _ago(seconds: float) -> str:

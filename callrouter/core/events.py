@@ -153,7 +153,7 @@ class Resumed:
 
     at: float
     inside: bool = True
-    """Whether the channel waits in our application; else the dialplan has it."""
+    """Whether the channel waits in our application for what the log says is due; else the dialplan has or had it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,25 @@ from dataclasses import replace
 from callrouter.core import actions as a
 from callrouter.core import events as e
 from callrouter.core import notes as note
-from callrouter.core.conclusion import conclude, leg_reason
+from callrouter.core.conclusion import MIN_MESSAGE_SECONDS, conclude, leg_reason
 from callrouter.core.disposition import UNWATCHED, leg_result
 from callrouter.core.records import RecordingKind
 from callrouter.core.routing import Reject, RoutingTable, decide
-from callrouter.core.state import Arriving, Calling, Choosing, HandedOver, Leaving, Over, Saying, Session, Step, Taking
+from callrouter.core.state import (
+    BACKUP_LEG,
+    Arriving,
+    Calling,
+    Choosing,
+    HandedOver,
+    Leaving,
+    Over,
+    Saying,
+    Session,
+    Step,
+    Taking,
+)
 from callrouter.core.walk import (
+    dial_again,
     dial_returned,
     digit_pressed,
     enter,
@@ -29,6 +42,9 @@ from callrouter.core.walk import (
     stop_waiting,
 )
 
+ALONE = "no controller answered"
+RESTARTS = 2
+"""At so many restarts in one call its caller is not kept waiting for another one."""
 RESUMED_IDS = 1000
 """How far ids jump at a restart: those that a dead controller may have used are never used again."""
 
@@ -63,6 +79,9 @@ def step(session: Session, event: e.Event, table: RoutingTable) -> Step:
             return leg_answered(session, event)
         case e.LegStarted(leg_id=ref), HandedOver(leg_id=current) if ref != current:
             return _backup_leg(session, event)
+        case e.LegStarted(leg_id=ref), Calling(answered_at=None) if ref.startswith(BACKUP_LEG):
+            # The dial had failed and no controller was there to be told: the dialplan went on by itself.
+            return _backup_leg(replace(session, wait=HandedOver(), ending=ALONE), event)
         case e.LegAnswered(leg_id=ref), HandedOver(leg_id=current) if ref == current:
             return _backup_answered(session, event)
         case e.DialReturned(leg_id=ref), Calling(leg_id=current) if ref == current:
@@ -131,11 +150,23 @@ def _resumed(session: Session, event: e.Resumed) -> Step:
     """Start again the node whose wait the dead controller began; what of it still runs on the channel stops."""
     stopped = Step(session, stop_waiting(session))
     session = replace(session, counter=session.counter + RESUMED_IDS)
-    if not isinstance(session.wait, Saying | Choosing | Taking):
+    wait = session.wait
+    waits_for_us = isinstance(wait, Saying | Choosing | Taking) or (
+        isinstance(wait, Calling) and wait.answered_at is None
+    )
+    if event.inside and waits_for_us and session.counter >= RESTARTS * RESUMED_IDS:
+        # They have waited enough; and should it be this call that we die of, it ends here.
+        return ring_backup(session, event.at, f"the controller was restarted {RESTARTS} times in this call")
+    if isinstance(wait, Calling) and wait.answered_at is None and event.inside:
+        return dial_again(session, event.at, "the controller was restarted before it rang")
+    if not isinstance(wait, Saying | Choosing | Taking):
         return Step(session)
+    if isinstance(wait, Taking) and event.at - wait.since >= MIN_MESSAGE_SECONDS:
+        # What was said is kept. How much of it is not known: at least what makes a message.
+        session = replace(session, message_seconds=max(MIN_MESSAGE_SECONDS, session.message_seconds or 0.0))
     if not event.inside:
         # The failsafe took the caller while nobody watched.
-        return Step(replace(session, wait=HandedOver(), ending="no controller answered"))
+        return Step(replace(session, wait=HandedOver(), ending=ALONE))
     why = "the controller was restarted; the node starts again"
     return stopped.then(enter(replace(session, visits=session.visits - 1), session.node, event.at, why))
 
@@ -168,7 +199,8 @@ def _backup_leg(session: Session, event: e.LegStarted) -> Step:
     wait, entry = session.wait, session.entry
     assert isinstance(wait, HandedOver)
     backups = entry.backups if entry else ()
-    destination = backups[wait.legs] if wait.legs < len(backups) else None
+    place = int(number) - 1 if (number := event.leg_id.rpartition("-")[2]).isdecimal() else wait.legs
+    destination = backups[place] if 0 <= place < len(backups) else None
     name = destination.target.name if destination else UNWATCHED
     planned = note.LegPlanned(
         at=event.at,

@@ -10,6 +10,9 @@ from callrouter.core import notes as note
 from callrouter.core.disposition import LegResult
 from callrouter.core.routing import Entry
 
+BACKUP_LEG = "fs-"
+"""How the ids of legs begin that the dialplan's failsafe dials; they end with the destination's place, from 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Arriving:

@@ -210,7 +210,14 @@ def _dial(session: Session, destination: Destination, node: n.Dial, at: float) -
     notes: tuple[note.Note, ...] = (planned,)
     if wanted and not record:
         notes = (*notes, note.RecordingSkipped(at, session.store_problem or ""))
-    dial = a.Dial(
+    waiting = replace(session, wait=Calling(leg_id, target.name, recording=record))
+    return Step(waiting, (_dialling(waiting, destination, node, leg_id, record),), notes)
+
+
+def _dialling(session: Session, destination: Destination, node: n.Dial, leg_id: str, record: bool) -> a.Dial:
+    entry, target = session.entry, destination.target
+    assert entry is not None
+    return a.Dial(
         leg_id=leg_id,
         target_id=target.id,
         target=target.name,
@@ -221,8 +228,18 @@ def _dial(session: Session, destination: Destination, node: n.Dial, at: float) -
         record=record,
         music=node.music,
     )
-    waiting = replace(session, wait=Calling(leg_id, target.name, recording=record))
-    return Step(waiting, (dial,), notes)
+
+
+def dial_again(session: Session, at: float, why: str) -> Step:
+    """Dial what was decided and never begun, under the leg that was planned."""
+    wait, node, entry = session.wait, _node(session), session.entry
+    assert isinstance(wait, Calling)
+    destination = entry.destinations.get(node.target) if entry is not None and isinstance(node, n.Dial) else None
+    if not isinstance(node, n.Dial) or destination is None or destination.target.name != wait.target:
+        # The configuration is another one now.
+        return enter(replace(session, visits=session.visits - 1), session.node, at, why)
+    told = note.Decided(at, session.path, f"dial {wait.target}", why)
+    return Step(session, (_dialling(session, destination, node, wait.leg_id, wait.recording),), (told,))
 
 
 def leg_answered(session: Session, event: e.LegAnswered) -> Step:

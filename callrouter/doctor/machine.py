@@ -143,7 +143,7 @@ def server(settings: Settings, now: float | None = None) -> Check:
             "callrouter is not running; calls are taken by the failsafe, if Asterisk runs",
             mend="callrouter up, or systemctl start callrouter",
         )
-    wrong = [str(found.get(part, {}).get("problem")) for part in ("recording_store", "journal")]
+    wrong = [str(found.get(part, {}).get("problem")) for part in ("database", "recording_store", "journal")]
     wrong = [problem for problem in wrong if problem != "None"] + [str(each) for each in found.get("problems", [])]
     if wrong:
         return fail("server", "; ".join(wrong), mend="callrouter status")

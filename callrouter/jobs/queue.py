@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import structlog
 
-from callrouter.errors import CallrouterError, DatabaseError, NotYetError
+from callrouter.errors import CallrouterError, DatabaseError, NotYetError, SchemaError
 from callrouter.store.database import Database
 from callrouter.store.jobs import (
     Job,
@@ -79,6 +79,27 @@ class Worker:
         self._lease_seconds = lease_seconds
         self._poll_seconds = poll_seconds
         self._stopping = asyncio.Event()
+
+    async def database_there(self) -> bool:
+        """Wait for a database that is away.
+
+        :returns: False: told to stop meanwhile
+        :raises SchemaError: it is there, and of another version
+        """
+        pause = self._poll_seconds
+        while not self._stopping.is_set():
+            try:
+                await self._database.require_current()
+            except SchemaError:
+                raise
+            except DatabaseError as exc:
+                log.warning("jobs_wait", problem=exc.message, hint=exc.hint)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), pause)
+                pause = min(10.0, pause * 2)
+            else:
+                return True
+        return False
 
     async def run(self) -> None:
         """Work until :meth:`stop`; a database that is away is waited for. Cancelled, it gives its jobs back."""

@@ -76,6 +76,10 @@ class Dispatcher:
         """Whether a channel is a caller's or a leg of a call we follow."""
         return channel in self._calls or channel in self._peers
 
+    def claimed(self, channel: str) -> bool:
+        """Whether we claimed a call that has yet to enter."""
+        return channel in self._claimed
+
     def get(self, channel: str) -> Call | None:
         return self._calls.get(channel)
 

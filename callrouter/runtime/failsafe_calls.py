@@ -46,7 +46,8 @@ def log_of(row: LedgerRow, call_id: str, table: RoutingTable, default_country: s
     if row.target:
         result, target = _leg(row, entry, log)
     log.append(e.CallerHungUp(row.end, row.cause))
-    log.append(note.Concluded(row.end, *_conclusion(row, result, target, isinstance(decision, Reject), decision.why)))
+    rejected = isinstance(decision, Reject)
+    log.append(note.Concluded(row.end, *_conclusion(row, entry, result, target, rejected, decision.why)))
     return log
 
 
@@ -70,7 +71,8 @@ def _leg(row: LedgerRow, entry: Entry | None, log: list[LogItem]) -> tuple[LegRe
     name = known.target.name if known else row.target
     leg_id = row.leg or f"{row.uniqueid}-1"
     began = row.dial_at or row.start
-    result = leg_result(row.dialstatus, row.cause)
+    # Without a result the dialling was not over when the caller's channel went.
+    result = leg_result(row.dialstatus, row.cause) if row.dialstatus else LegResult.CANCELLED
     log.append(
         note.LegPlanned(
             at=began,
@@ -102,7 +104,7 @@ def _destination(dial_string: str, entry: Entry | None) -> Destination | None:
 
 
 def _conclusion(
-    row: LedgerRow, result: LegResult | None, target: str, rejected: bool, why: str
+    row: LedgerRow, entry: Entry | None, result: LegResult | None, target: str, rejected: bool, why: str
 ) -> tuple[Disposition, str]:
     if result is not None:
         return outcome(target, result, row.cause)
@@ -110,4 +112,6 @@ def _conclusion(
         return Disposition.REJECTED, why
     if row.handled_by != PATH:
         return Disposition.ABANDONED, "the caller hung up before the call was routed"
+    if entry is not None and entry.backups:
+        return Disposition.ABANDONED, "the caller hung up before anything rang"
     return Disposition.FAILED, f"nothing was rung: {cause_text(row.cause)}"

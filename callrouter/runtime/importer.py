@@ -40,6 +40,8 @@ class LedgerImporter:
         self._dispatcher = dispatcher
         self._country = country
         self._waiting: list[tuple[LedgerRow, Place]] = []
+        self._placed = False
+        """Whether it is known where the last run stopped."""
         self.imported = 0
 
     async def start(self) -> None:
@@ -47,10 +49,10 @@ class LedgerImporter:
 
         :raises DatabaseError: the position cannot be read
         """
-        async with self._database.session() as session:
+        async with self._database.session(read_only=True) as session:
             position = await get_ledger_position(session, str(self._tail.path))
-        if position is not None:
-            self._tail.seek(Place(position.file, position.offset))
+        self._tail.seek(Place(position.file, position.offset) if position is not None else Place())
+        self._placed = True
 
     async def look(self, table: RoutingTable, settled: bool) -> int:
         """One round; returns how many calls were taken in.
@@ -58,6 +60,8 @@ class LedgerImporter:
         :param settled: all that we logged is in the database
         :raises DatabaseError: it cannot be asked; the rows wait
         """
+        if not self._placed:
+            await self.start()
         self._waiting += self._tail.take()
         if not settled:
             return 0
@@ -69,7 +73,7 @@ class LedgerImporter:
             ready.append((row, place))
         if not ready:
             return 0
-        async with self._database.session() as session:
+        async with self._database.session(read_only=True) as session:
             known = await known_uniqueids(session, [row.uniqueid for row, _ in ready])
         taken = 0
         for row, _ in ready:

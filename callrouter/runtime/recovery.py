@@ -6,8 +6,9 @@ watched, Asterisk's own CDR does.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -19,10 +20,9 @@ from callrouter.core import events as e
 from callrouter.core import notes as note
 from callrouter.core.cdr import LogItem
 from callrouter.core.disposition import Disposition
-from callrouter.core.records import RecordingKind
 from callrouter.core.routing import RoutingTable
 from callrouter.core.session import step
-from callrouter.core.state import Calling, HandedOver, Leaving, Session
+from callrouter.core.state import BACKUP_LEG, Calling, HandedOver, Leaving, Session
 from callrouter.errors import AriError
 from callrouter.runtime.call import Log
 from callrouter.runtime.dispatcher import Dispatcher
@@ -32,6 +32,10 @@ log = structlog.get_logger(__name__)
 
 CLAIM_SECONDS = 10.0
 """A younger call may still be waiting to be claimed."""
+ARRIVING_SECONDS = 1.0
+"""The same right after a connection: what came in before that, nobody will claim any more."""
+LEDGER_SECONDS = 1.0
+"""Asterisk writes a call's record some milliseconds after its channel is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +75,54 @@ def closing_event(row: LedgerRow | None, at: float) -> e.Event:
     )
 
 
+def closing_events(row: LedgerRow | None, session: Session, at: float) -> list[e.Event]:
+    """The end of a call that nobody watched, and before it the conversation that the dialplan's failsafe began."""
+    found: list[e.Event] = []
+    wait = session.wait
+    if row is not None and row.leg.startswith(BACKUP_LEG) and getattr(wait, "answered_at", None) is None:
+        began = row.dial_at or row.start
+        if not isinstance(wait, Calling | HandedOver):
+            found.append(e.Resumed(began, inside=False))
+        found.append(e.LegStarted(began, row.leg, ""))
+        if row.talk_at is not None:
+            found.append(e.LegAnswered(row.talk_at, row.leg))
+    return [*found, closing_event(row, at)]
+
+
+def owed(call_id: str, entries: Sequence[LogItem], table: RoutingTable) -> list[note.Note]:
+    """What was decided upon a log's last event and is missing in it: the controller was killed while it wrote."""
+    last = max((place for place, entry in enumerate(entries) if isinstance(entry, e.Event)), default=None)
+    if last is None:
+        return []
+    session, _ = rebuild(call_id, entries[:last], table)
+    decided = step(session, entries[last], table).notes  # type: ignore[arg-type]
+    written = entries[last + 1 :]
+    if isinstance(entries[last], e.CallerHungUp | e.LedgerClosed):
+        return [each for each in decided if each not in written]
+    return list(decided[len(written) :])
+
+
 def close_log(
     call_id: str, entries: Sequence[LogItem], table: RoutingTable, row: LedgerRow | None, journal: Log
 ) -> None:
     """Append the end of a call whose channel is gone."""
     ends = [place for place, entry in enumerate(entries) if isinstance(entry, e.CallerHungUp | e.LedgerClosed)]
-    session, _ = rebuild(call_id, entries[: ends[0]] if ends else entries, table)
     if ends:
-        # Killed between the end and what was concluded from it.
-        for decided in step(session, entries[ends[0]], table).notes:  # type: ignore[arg-type]
+        # Killed between the end and what was concluded from it; what came later changes nothing.
+        upto = [*entries[: ends[0] + 1], *(entry for entry in entries[ends[0] :] if isinstance(entry, note.Note))]
+        for decided in owed(call_id, upto, table):
             journal.append(call_id, decided)
         return
-    last = max((entry.at for entry in entries), default=time.time())
-    event = closing_event(row, last)
-    journal.append(call_id, event)
-    known = {entry.recording_id for entry in entries if isinstance(entry, note.RecordingPlanned)}
-    if row is not None and row.handled_by == "failsafe" and row.recording and row.talk_at and row.leg not in known:
-        # Recorded by the dialplan when the controller was gone.
-        journal.append(call_id, note.RecordingPlanned(row.talk_at, row.leg, RecordingKind.CONVERSATION, row.leg))
-    for decided in step(session, event, table).notes:
+    for decided in owed(call_id, entries, table):
         journal.append(call_id, decided)
+    session, _ = rebuild(call_id, entries, table)
+    last = max((entry.at for entry in entries), default=time.time())
+    for event in closing_events(row, session, last):
+        journal.append(call_id, event)
+        result = step(session, event, table)
+        session = result.session
+        for decided in result.notes:
+            journal.append(call_id, decided)
 
 
 async def recover(
@@ -101,14 +133,18 @@ async def recover(
     app: str,
     dispatcher: Dispatcher,
     journal: Log,
+    refresh: Callable[[], object] | None = None,
 ) -> Recovered:
     """Adopt or close every call that was in progress.
 
     :param logs: call id → its log, of calls without an end
     :param rows: Asterisk's own records by unique id, of calls that have ended
+    :param refresh: reads on in these records
     """
-    now = time.time()
     channels = {channel.id: channel for channel in await ari.channels()}
+    known = {entry.channel for log in logs.values() for entry in log if isinstance(entry, e.CallArrived)}
+    if refresh is not None:
+        await ended_rows(known - channels.keys(), rows, refresh)
     bridged = {member for bridge in await ari.bridges() for member in bridge.channels}
     adopted = closed = 0
     for call_id, entries in logs.items():
@@ -119,6 +155,8 @@ async def recover(
         try:
             session, _ = rebuild(call_id, entries, table)
             if channel is not None and arrived.channel not in rows and not session.over:
+                for decided in owed(call_id, entries, table):
+                    journal.append(call_id, decided)
                 await _adopt(call_id, channel, session, table, ari, app, dispatcher, channel.id in bridged)
                 adopted += 1
                 continue
@@ -133,12 +171,24 @@ async def recover(
     for channel in channels.values():
         if (
             in_application(channel, app)
-            and now - channel.creationtime > CLAIM_SECONDS
+            and time.time() - channel.creationtime > CLAIM_SECONDS
             and not dispatcher.owns(channel.id)
         ):
             await dispatcher.give_back(channel.id, "no record of this call after a restart")
             given_back += 1
     return Recovered(adopted, closed, given_back)
+
+
+async def ended_rows(gone: set[str], rows: Mapping[str, LedgerRow], refresh: Callable[[], object]) -> None:
+    """Read Asterisk's records until those of ``gone`` are there: they come a moment after the channels have gone.
+
+    What is not there after :data:`LEDGER_SECONDS` was never written, because Asterisk itself died.
+    """
+    until = time.monotonic() + LEDGER_SECONDS
+    refresh()
+    while not gone <= rows.keys() and time.monotonic() < until:
+        await asyncio.sleep(0.05)
+        refresh()
 
 
 async def _adopt(
@@ -158,20 +208,20 @@ async def _adopt(
         log.warning("adopt_subscribe_failed", call=call_id, reason=exc.message)
     wait, inside = session.wait, in_application(channel, app)
     call = dispatcher.adopt(call_id, channel.id, session, table)
+    returned = dial_result(channel, wait, now) if isinstance(wait, Calling) else None
     # Also keeps the ids of what the dead controller started from being used again.
-    call.put(e.Resumed(now, inside))
-    if isinstance(wait, Calling):
-        returned = dial_result(channel, wait, now)
-        if returned is not None:
-            call.put(returned)
-        elif inside:
+    call.put(e.Resumed(now, inside and returned is None))
+    if returned is not None:
+        call.put(returned)
+    elif inside and isinstance(wait, Calling):
+        if wait.answered_at is not None:
             call.put(e.DialReturned(now, wait.leg_id, status="", cause=0))
-        elif bridged and wait.answered_at is None:
-            _, talk_at = await _leg_on(ari, channel, now)
-            call.put(e.LegAnswered(talk_at, wait.leg_id))
     elif not inside and not isinstance(wait, Leaving) and getattr(wait, "answered_at", None) is None:
         leg_id, talk_at = await _leg_on(ari, channel, now)
-        if leg_id.startswith("fs-"):
+        if isinstance(wait, Calling) and not leg_id.startswith(BACKUP_LEG):
+            if bridged:
+                call.put(e.LegAnswered(talk_at, wait.leg_id))
+        elif leg_id.startswith(BACKUP_LEG):
             call.put(e.LegStarted(now, leg_id, ""))
             if bridged:
                 call.put(e.LegAnswered(talk_at, leg_id))

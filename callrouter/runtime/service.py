@@ -40,10 +40,15 @@ log = structlog.get_logger(__name__)
 STATUS_SECONDS = 1.0
 SUPERVISE_SECONDS = 5.0
 IMPORT_SECONDS = 1.0
+STATUS_BLOCK = 8192
+"""The status file's size is a multiple of this."""
 CONNECT_SECONDS = 5.0
 """How long a start waits for Asterisk before it is called done without."""
+CATCH_UP_SECONDS = 2.0
+"""How long a start waits until the last run's journal is in the database."""
 STOP_SECONDS = 10.0
 """How long a stop waits for callers in menus; those who talk need no controller."""
+LAST_DRAIN_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ class Server:
         self._stop = asyncio.Event()
         self._logs: dict[str, list[LogItem]] = {}
         self._missed: set[str] = set()
+        self._import_at = time.monotonic()
+        """When the next look into Asterisk's own records is due, on the steady clock."""
         self._tasks: list[asyncio.Task[None]] = []
 
     def stop(self) -> None:
@@ -104,15 +111,20 @@ class Server:
 
     async def _start(self) -> None:
         parts = self.parts
-        self._background("drain", parts.drain.run())
-        await parts.drain.flush(5.0)
-        self._logs = await open_logs(parts.journal, parts.database)
         await parts.ami.start(required=False)
         parts.ami.on_event("Hold", self._hold)
         parts.ami.on_event("Unhold", self._hold)
-        await parts.configuration.load()
+        await parts.configuration.start()
+        self._background("drain", self._drain())
+        met = parts.configuration.met.is_set()
+        if met:
+            # Not long: callers wait for us, and nobody for that.
+            await self._flush(CATCH_UP_SECONDS)
+        self._logs = await open_logs(parts.journal, parts.database if met else None)
         await parts.store_watch.check_now()
-        await parts.importer.start()
+        if met:
+            with contextlib.suppress(DatabaseError):  # it is tried again with the first import
+                await parts.importer.start()
         self.stream.start()
         self._background("events", self._events())
         self._background("configuration", parts.configuration.watch())
@@ -122,6 +134,11 @@ class Server:
         self._background("status", self._every(STATUS_SECONDS, self._write_status))
         if (watchdog := watchdog_seconds()) is not None:
             self._background("watchdog", self._every(watchdog / 3, self._sign_of_life))
+
+    async def _drain(self) -> None:
+        """Nothing is written to a database that was not found to be ours."""
+        await self.parts.configuration.met.wait()
+        await self.parts.drain.run()
 
     async def _first_connection(self) -> None:
         """Until calls come to us. Without Asterisk it is no use waiting: the failsafe is Asterisk's own."""
@@ -138,7 +155,10 @@ class Server:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A part that ends by itself takes the server down with it: better restarted whole than running in part."""
-        if task.cancelled() or self._stop.is_set():
+        if task.cancelled():
+            return
+        if self._stop.is_set():
+            task.exception()  # it was asked for
             return
         log.critical("part_failed", part=task.get_name(), exc_info=task.exception())
         self._stop.set()
@@ -151,10 +171,19 @@ class Server:
         parts.ledger.poll()
         table = parts.configuration.table
         if table is not None and self._logs:
-            found = await recover(self._logs, parts.ledger.rows, table, parts.ari, app, parts.dispatcher, parts.journal)
+            found = await recover(
+                self._logs,
+                parts.ledger.rows,
+                table,
+                parts.ari,
+                app,
+                parts.dispatcher,
+                parts.journal,
+                parts.ledger.poll,
+            )
             self._logs = {}
             log.info("recovered", adopted=found.adopted, closed=found.closed, given_back=found.given_back)
-        await resync(parts.ari, parts.dispatcher, parts.ledger.rows, app)
+        await resync(parts.ari, parts.dispatcher, parts.ledger.rows, app, refresh=parts.ledger.poll)
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -188,9 +217,14 @@ class Server:
     async def _import(self) -> None:
         parts = self.parts
         table = parts.configuration.table
-        if table is not None and self.stream.connected:
-            with contextlib.suppress(DatabaseError):
-                await parts.importer.look(table, settled=parts.drain.pending == 0)
+        # After a pause of this process (stopped, or the machine asleep) the events of those calls come first.
+        paused = time.monotonic() - self._import_at > IMPORT_SECONDS
+        try:
+            if table is not None and self.stream.connected and not paused:
+                with contextlib.suppress(DatabaseError):
+                    await parts.importer.look(table, settled=parts.drain.pending == 0)
+        finally:
+            self._import_at = time.monotonic() + IMPORT_SECONDS
 
     def _hold(self, event: AmiEvent) -> None:
         self.parts.dispatcher.hold(event.fields.get("Uniqueid", ""), event.name == "Hold", time.time())
@@ -205,7 +239,7 @@ class Server:
         """What ``callrouter status`` shows."""
         parts = self.parts
         ami = parts.ami.state
-        table = parts.configuration.table
+        table, away = parts.configuration.table, parts.configuration.away
         return {
             "at": time.time(),
             "pid": os.getpid(),
@@ -240,7 +274,9 @@ class Server:
             "orphans_ended": parts.supervisor.ended,
             "config_version": table.version if table else None,
             "problems": [f"{problem.where}: {problem.message}" for problem in parts.configuration.problems],
-            "journal": {"pending": parts.drain.pending, "problem": parts.journal.problem or parts.drain.problem},
+            "config_kept_at": parts.configuration.kept_at,
+            "database": {"problem": away.message if away else parts.drain.problem},
+            "journal": {"pending": parts.drain.pending, "problem": parts.journal.problem},
             "recording_store": {"problem": parts.store_watch.problem},
             "tasks": len(asyncio.all_tasks()),
         }
@@ -263,21 +299,42 @@ class Server:
         for task in self._tasks:
             if task.get_name() != "drain":
                 task.cancel()
-        with contextlib.suppress(CallrouterError):
-            await parts.drain.flush(3.0)
+        if parts.configuration.met.is_set():
+            await self._flush(LAST_DRAIN_SECONDS)
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            # A database that does not answer holds them up, and is not waited for. What is left is in the journal.
+            await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
         await parts.ami.stop()
         await asyncio.to_thread(parts.journal.close)
         with contextlib.suppress(OSError):
             (parts.settings.home_dir / "status.json").unlink()
         log.info("server_stopped")
 
+    async def _flush(self, seconds: float) -> None:
+        """Have the journal drained; not longer than that, even by a database that does not answer."""
+        flush = asyncio.create_task(self._drain_once(seconds), name="flush")
+        self._tasks.append(flush)
+        await asyncio.wait({flush}, timeout=seconds)
+
+    async def _drain_once(self, seconds: float) -> None:
+        with contextlib.suppress(CallrouterError):
+            await self.parts.drain.flush(seconds)
+
 
 def write_status(path: Path, status: dict[str, Any]) -> None:
-    """Replace the status file, whole."""
+    """Replace the status file, whole; on a full disk, overwrite it in place: then above all it is to be read."""
+    # Padded, so that what follows has room in it on a disk that gives no more.
+    text = json.dumps(status).encode()
+    text += b" " * (-len(text) % STATUS_BLOCK)
     temporary = path.with_suffix(".tmp")
-    with contextlib.suppress(OSError):
-        temporary.write_text(json.dumps(status), "utf-8")
+    try:
+        temporary.write_bytes(text)
         temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError), path.open("r+b") as file:
+            file.write(text)
+            file.truncate()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,14 @@ from callrouter.asterisk.ari import AriClient
 from callrouter.asterisk.ledger import LedgerRow, read_ledger
 from callrouter.core.state import Calling, HandedOver, Leaving
 from callrouter.runtime.dispatcher import Dispatcher
-from callrouter.runtime.recovery import CLAIM_SECONDS, closing_event, dial_result, in_application
+from callrouter.runtime.recovery import (
+    ARRIVING_SECONDS,
+    CLAIM_SECONDS,
+    closing_events,
+    dial_result,
+    ended_rows,
+    in_application,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -44,8 +51,9 @@ class LedgerTail:
         self._unread: list[tuple[LedgerRow, Place]] = []
 
     def seek(self, place: Place) -> None:
-        """Go on from where an earlier run stopped."""
+        """Go on from where an earlier run stopped; what was read before and not taken is read again."""
         self._place = place
+        self._unread = []
 
     def poll(self) -> None:
         """Read what was written since. Another file under the name was rotated in: begin anew."""
@@ -91,16 +99,20 @@ async def resync(
     rows: Mapping[str, LedgerRow],
     app: str,
     missed: set[str] | None = None,
+    refresh: Callable[[], object] | None = None,
 ) -> None:
     """Compare our calls with Asterisk's channels, and mend what a lost event left behind.
 
     :param rows: Asterisk's own records of calls that have ended
     :param missed: while events come: calls that the last round found without a channel. Their end may just be on its
         way, so it is taken as lost only when this round finds them so again. None: events were lost for sure
+    :param refresh: reads on in ``rows``
     :raises AriError: Asterisk does not answer
     """
     before = dispatcher.channels
     channels = {channel.id: channel for channel in await ari.channels()}
+    if missed is None and refresh is not None:
+        await ended_rows(set(before) - channels.keys(), rows, refresh)
     now = time.time()
     suspects = set[str]()
     for channel_id in before:
@@ -112,7 +124,8 @@ async def resync(
             suspects.add(channel_id)
         elif channel is None:
             log.warning("call_end_missed", call=call.id)
-            call.put(closing_event(rows.get(channel_id), now))
+            for event in closing_events(rows.get(channel_id), call.session, now):
+                call.put(event)
         elif isinstance(call.session.wait, Leaving | HandedOver) and in_application(channel, app):
             # It was asked to go and is still here: the request was lost.
             if isinstance(call.session.wait, HandedOver):
@@ -126,9 +139,11 @@ async def resync(
     if missed is not None:
         missed.clear()
         missed |= suspects
+    # Who came in before the event socket was there was told to nobody: they need not wait any longer.
+    young = CLAIM_SECONDS if missed is not None else ARRIVING_SECONDS
     for channel in channels.values():
-        alone = not dispatcher.owns(channel.id) and channel.id not in before
-        if alone and in_application(channel, app) and now - channel.creationtime > CLAIM_SECONDS:
+        alone = not dispatcher.owns(channel.id) and channel.id not in before and not dispatcher.claimed(channel.id)
+        if alone and in_application(channel, app) and now - channel.creationtime > young:
             await dispatcher.give_back(channel.id, "its arrival was missed")
 
 

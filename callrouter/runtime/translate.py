@@ -8,7 +8,7 @@ from callrouter.asterisk import ari_events as ari
 from callrouter.core import events as e
 from callrouter.core.phone import clean_name, normalize_caller, normalize_dialled
 from callrouter.core.routing import SIMULATOR_TRUNK
-from callrouter.core.state import Calling, HandedOver, Leaving, Session
+from callrouter.core.state import BACKUP_LEG, Calling, HandedOver, Leaving, Session
 
 INCOMING = "incoming"
 DIALED = "dialed"
@@ -120,11 +120,12 @@ def translate(event: ari.AriEvent, session: Session) -> e.Event | None:
 
 def _leg_id(event: ari.AriEvent, session: Session) -> str:
     """The leg that an event is about: ours, or the one the failsafe named on the caller's channel."""
+    named = ""
+    if isinstance(event, ari.Dial) and event.caller is not None:
+        named = str(event.caller.channelvars.get(LEG_VARIABLE) or "")
     match session.wait:
         case Calling(leg_id=leg_id):
-            return leg_id
+            return named if named.startswith(BACKUP_LEG) else leg_id
         case HandedOver(leg_id=leg_id):
-            if isinstance(event, ari.Dial) and event.caller is not None:
-                return str(event.caller.channelvars.get(LEG_VARIABLE) or "")
-            return leg_id
+            return named if isinstance(event, ari.Dial) and event.caller is not None else leg_id
     return ""

@@ -80,7 +80,8 @@ class Database:
             _prepare_sqlite(self.engine)
         self._writing = async_sessionmaker(self.engine, expire_on_commit=False)
         reading: dict[str, Any] = {READ_ONLY: True} if self.sqlite else {"postgresql_readonly": True}
-        self._reading = async_sessionmaker(self.engine.execution_options(**reading), expire_on_commit=False)
+        self._reader = self.engine.execution_options(**reading)
+        self._reading = async_sessionmaker(self._reader, expire_on_commit=False)
 
     @property
     def path(self) -> Path | None:
@@ -131,11 +132,16 @@ class Database:
         if self.path is not None and not self.path.exists():
             return SchemaState(SchemaStatus.ABSENT, None, migrate.head(), f"{self.shown} does not exist")
         with self._explained():
-            async with self.engine.connect() as connection:
+            async with self._reader.connect() as connection:
                 return await connection.run_sync(migrate.check)
 
     async def require_current(self) -> None:
-        """:raises DatabaseError: the schema is not the one this program works with"""
+        """
+        :raises SchemaError: the schema is not the one this program works with
+        :raises DatabaseError: the database cannot be read
+        """
+        if self.path is not None and not self.path.exists():
+            raise self._absent()
         state = await self.check()
         if not state.ok:
             raise state.error(self.shown)

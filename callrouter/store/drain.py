@@ -34,6 +34,8 @@ FINISH_RECORDING = "finish_recording"
 """Kind of the job that finishes a recording; payload ``{"recording_id": id}``."""
 FINISH_ATTEMPTS = 150
 """A full disk may stay full over a night; attempts are at most ten minutes apart."""
+TURN_SECONDS = 0.1
+"""SQLite asks for a lock that is taken this often."""
 TELLING = frozenset(
     kind.__name__ for kind in (Routed, LegPlanned, LegAnswered, DialReturned, Concluded, CallerHungUp, LedgerClosed)
 )
@@ -81,8 +83,8 @@ class Drain:
                     log.warning("drain_waits", problem=exc.message, hint=exc.hint)
                 self.problem, moved = exc.message, 0
                 pause = min(5.0, pause * 2)
-            if not moved:
-                await asyncio.sleep(pause)
+            # Between two batches the others' turn: SQLite gives its lock to whoever asks first.
+            await asyncio.sleep(TURN_SECONDS if moved else pause)
 
     async def flush(self, deadline: float) -> bool:
         """Drain everything that was appended before this call.
@@ -198,13 +200,17 @@ class Drain:
             log.error("call_not_folded", call=call_id, exc_info=exc)
 
 
-async def open_logs(journal: Journal, database: Database) -> dict[str, list[LogItem]]:
+async def open_logs(journal: Journal, database: Database | None) -> dict[str, list[LogItem]]:
     """The logs of calls that have begun and not ended, for the recovery at start.
 
     They come from the journal, which keeps whatever belongs to a call in progress; from the database come those whose
     journal was lost. When the database is away, the journal alone has to do.
+
+    :param database: None: known to be away
     """
     logs = await asyncio.to_thread(journal.open_logs)
+    if database is None:
+        return logs
     try:
         async with database.session(read_only=True) as session:
             missing = [call.id for call in await open_calls(session) if not journal.knows(call.id)]

@@ -15,6 +15,9 @@ SQLITE = (
     ("unable to open database file", "cannot be opened", "the file and its directory must be writable for this user"),
     ("disk is full", "cannot grow: the disk is full", "free some space; calls go on and are written down meanwhile"),
     ("disk i/o error", "cannot be read or written: disk I/O error", "look at the disk, and whether it is full"),
+    # A full disk makes SQLite roll back the whole transaction by itself; then there is nothing to roll back to.
+    ("no such savepoint", "took back the transaction by itself", "look at the disk, and whether it is full"),
+    ("no transaction is active", "took back the transaction by itself", "look at the disk, and whether it is full"),
     ("malformed", "is damaged", "restore a backup"),
     ("not a database", "is no SQLite database", "look at the database_url setting"),
     ("no such table", "is not set up", "run: callrouter db upgrade"),

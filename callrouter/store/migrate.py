@@ -14,7 +14,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
-from callrouter.errors import DatabaseError
+from callrouter.errors import DatabaseError, SchemaError
 from callrouter.store import models
 from callrouter.store.types import Base
 
@@ -47,7 +47,7 @@ class SchemaState:
     def ok(self) -> bool:
         return self.status is SchemaStatus.OK
 
-    def error(self, name: str) -> DatabaseError:
+    def error(self, name: str) -> SchemaError:
         """The state as an error.
 
         :param name: the database's name
@@ -66,7 +66,7 @@ class SchemaState:
                 hint = "run: callrouter db upgrade"
             case _:
                 message, hint = f"database {name}: {self.detail}", "nothing to do"
-        return DatabaseError(message, hint=hint)
+        return SchemaError(message, hint=hint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,10 +57,11 @@ def possible_events(session: Session, table: RoutingTable) -> Iterator[Event]:
         return
     playback, timer = getattr(wait, "playback_id", "-"), getattr(wait, "timer_id", "-")
     leg, recording = getattr(wait, "leg_id", "-") or "-", getattr(wait, "recording_id", "-")
-    yield from (e.Answered(at), e.TimerFired(at, timer), e.Resumed(at), e.CallerHungUp(at))
+    yield from (e.Answered(at), e.TimerFired(at, timer), e.CallerHungUp(at))
+    yield from (e.Resumed(at, inside) for inside in (True, False))
     yield from (e.PlaybackEnded(at, playback, ok) for ok in (True, False))
     yield from (e.Digit(at, digit) for digit in "19")
-    yield from (e.LegStarted(at, started, "peer") for started in (leg, "other"))
+    yield from (e.LegStarted(at, started, "peer") for started in (leg, "other", "fs-1"))
     yield from (e.LegRinging(at, leg), e.LegProgress(at, leg), e.LegAnswered(at, leg), e.LegHeld(at, leg, True))
     yield from (e.DialReturned(at, leg, status, 0) for status in ("ANSWER", "BUSY", "NOANSWER", "CHANUNAVAIL"))
     yield from (e.RecordingEnded(at, recording, seconds) for seconds in (9.0, 0.0))

@@ -76,10 +76,11 @@ def test_the_trace_says_why_the_dialplan_took_the_call(reason, why):
     assert [step.why for step in reached] == [why]
 
 
-def test_a_call_that_rang_nobody_is_failed():
+def test_a_caller_who_left_before_anything_rang_is_abandoned():
     row = unanswered("", 19, target="", leg="", dial_at=None)
     record = record_of(row)
-    assert (record.disposition, record.reason, record.legs) == ("failed", "nothing was rung: no answer (19)", ())
+    assert (record.disposition, record.reason) == ("abandoned", "the caller hung up before anything rang")
+    assert record.legs == ()
 
 
 def test_a_caller_who_left_before_the_failsafe_is_abandoned():

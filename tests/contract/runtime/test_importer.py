@@ -83,6 +83,8 @@ async def test_a_call_of_the_failsafe_becomes_a_record(run: Run) -> None:
             {"did": "+12025550000", "dialstatus": "", "target": "", "leg": "", "cause": 1, "talk_at": ""},
             Disposition.REJECTED,
         ),
+        ({"dialstatus": "", "cause": 19, "talk_at": "", "recording": ""}, Disposition.ABANDONED),
+        ({"dialstatus": "", "target": "", "leg": "", "cause": 19, "talk_at": ""}, Disposition.ABANDONED),
         (
             {"handled_by": "controller", "failsafe_reason": "", "dialstatus": "", "target": "", "talk_at": ""},
             Disposition.ABANDONED,

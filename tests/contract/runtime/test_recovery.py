@@ -101,7 +101,7 @@ async def test_a_caller_who_rings_or_talks_is_not_disturbed(rig: Rig, events: li
     assert await recovered(rig) == Recovered(adopted=1)
     waiting: Calling = await rig.waits_in(CHANNEL, Calling)
     assert waiting.leg_id == f"{CALL}-l3"
-    assert rig.asterisk.of(CHANNEL) == []
+    assert {request.method for request in rig.asterisk.asked("", "channels", CHANNEL)} <= {"GET"}
     assert rig.dispatcher.owns(CHANNEL)
     rig.asterisk.back(CHANNEL, "ANSWER", 16, waiting.leg_id)
     await until(lambda: "delete" in rig.asterisk.of(CHANNEL), "the end")
@@ -136,12 +136,67 @@ async def test_a_dial_that_returned_meanwhile_goes_on_by_its_exit(rig: Rig) -> N
     assert (returned.status, returned.cause, returned.recording_problem) == ("NOANSWER", 19, None)
 
 
-async def test_a_dial_that_was_decided_but_never_begun_takes_its_failed_exit(rig: Rig) -> None:
+async def test_a_dial_that_was_decided_but_never_begun_is_begun(rig: Rig) -> None:
     died(rig.journal, RINGING[:-2])
     alive(rig.asterisk)
     await recovered(rig)
-    await rig.waits_in(CHANNEL, Saying)
-    assert any(isinstance(entry, e.DialReturned) and entry.status == "" for entry in rig.entries())
+    await rig.requested(CHANNEL, "variables", "continue cr-dial")
+    assert rig.asterisk.channels[CHANNEL].variables["CR_LEG"] == f"{CALL}-l3"
+    await rig.waits_in(CHANNEL, Calling)
+    rig.asterisk.hangup(CHANNEL)
+    await rig.idle()
+    assert [leg.id for leg in rig.record().legs] == [f"{CALL}-l3"], "the leg that was planned, and no other"
+
+
+async def test_a_dial_after_which_the_failsafe_went_on_is_told_as_the_failsafes(rig: Rig) -> None:
+    """It had failed, and no controller was there to be told: the dialplan rang the backup destination."""
+    died(rig.journal, RINGING)
+    alive(rig.asterisk, None).variables |= {"CR_LEG": f"fs-{CHANNEL}-1", "CR_TALK_AT": str(T0 + 40)}
+    rig.asterisk.bridges["b1"] = [CHANNEL, "peer"]
+    assert await recovered(rig) == Recovered(adopted=1)
+    await until(lambda: "LegAnswered" in rig.types(), "the answer")
+    rig.asterisk.hangup(CHANNEL)
+    await rig.idle()
+    record = rig.record()
+    assert record.disposition is Disposition.ANSWERED
+    assert [(leg.id, leg.answered_at) for leg in record.legs] == [
+        (f"{CALL}-l3", None),
+        (f"fs-{CHANNEL}-1", T0 + 40),
+    ]
+    assert [one.id for one in record.recordings] == [f"fs-{CHANNEL}-1"]
+
+
+async def test_a_failsafe_that_begins_under_an_adopted_call_is_followed(rig: Rig) -> None:
+    died(rig.journal, RINGING)
+    caller = alive(rig.asterisk, None)
+    await recovered(rig)
+    await rig.waits_in(CHANNEL, Calling)
+    caller.leg = f"fs-{CHANNEL}-1"
+    rig.asterisk.dial(CHANNEL, "other", "")
+    await rig.waits_in(CHANNEL, HandedOver)
+    rig.asterisk.dial(CHANNEL, "other", "ANSWER")
+    await until(lambda: "LegAnswered" in rig.types(), "the answer")
+    rig.asterisk.hangup(CHANNEL)
+    await rig.idle()
+    assert [one.id for one in rig.record().recordings] == [f"fs-{CHANNEL}-1"]
+
+
+async def test_a_record_of_asterisk_that_comes_a_moment_late_is_waited_for(rig: Rig, tmp_path: Path) -> None:
+    died(rig.journal, TALKING)
+    tail = LedgerTail(tmp_path / "cdr.csv")
+    rounds = 0
+
+    def refresh() -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 3:
+            write_ledger(tail.path, [ledger_line(CHANNEL, end=T0 + 100, handled_by="controller", leg=f"{CALL}-l3")])
+        tail.poll()
+
+    logs = rig.journal.open_logs()
+    found = await recover(logs, tail.rows, TABLE, rig.ari, APP, rig.dispatcher, rig.journal, refresh)
+    assert found == Recovered(closed=1)
+    assert rig.record().ended_at == T0 + 100
 
 
 @pytest.mark.parametrize("events", [SAYING, CHOOSING, TALKING, TAKING], ids=["saying", "choosing", "talking", "taking"])

@@ -112,8 +112,8 @@ async def test_without_a_database_it_says_what_to_do(world: World) -> None:
     assert path is not None
     path.unlink()
     with pytest.raises(DatabaseError) as caught:
-        async with world.server():
-            pass
+        async with world.server(ready=False) as (_, task):
+            await task
     assert caught.value.hint
 
 
@@ -304,7 +304,7 @@ async def test_a_server_that_cannot_start_leaves_nothing_running(world: World, m
         raise DatabaseError("the database is locked")
 
     async with open_server(world.settings) as server:
-        monkeypatch.setattr(server.parts.configuration, "load", refuse)
+        monkeypatch.setattr(server.parts.configuration, "start", refuse)
         with structlog.testing.capture_logs() as logged, pytest.raises(DatabaseError):
             await server.run()
         assert all(task.done() for task in server._tasks)

@@ -192,6 +192,19 @@ async def test_a_channel_of_ours_that_nobody_follows_is_given_back(
     assert rig.asterisk.of("stray") == (["variables", "continue cr-failsafe"] if given else [])
 
 
+@pytest.mark.parametrize("age, claimed, given", [(3.0, False, True), (3.0, True, False), (0.2, False, False)])
+async def test_right_after_a_connection_who_came_before_it_is_given_back_at_once(
+    rig: Rig, age: float, claimed: bool, given: bool
+) -> None:
+    """Claimed by a controller that died before the call was in its log: nobody else will be told of it."""
+    stray = rig.asterisk.caller("stray", age=age, app_data=f"{APP},incoming,carrier,+1")
+    stray.in_stasis = True
+    if claimed:
+        rig.dispatcher._claimed.add("stray")
+    await resync(rig.ari, rig.dispatcher, {}, APP)
+    assert rig.asterisk.of("stray") == (["variables", "continue cr-failsafe"] if given else [])
+
+
 async def test_without_an_answer_nothing_is_concluded(rig: Rig) -> None:
     rig.asterisk.call()
     await rig.waits_in("call-1", Saying)

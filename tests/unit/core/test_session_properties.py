@@ -131,7 +131,9 @@ def check_actions(actions: list[a.Action], taken: list[e.Event], session: Sessio
             case a.StopPlayback(playback_id=ref) | a.CancelTimer(timer_id=ref) | a.StopRecording(recording_id=ref):
                 assert ref in started
                 stopped.add(ref)
-    assert [ref for ref, count in Counter(started).items() if count > 1] == []
+    # A dial that a killed controller had decided and not begun is begun under the leg that was planned.
+    again = f"{CALL}-l" if any(isinstance(event, e.Resumed) and event.inside for event in taken) else None
+    assert [ref for ref, n in Counter(started).items() if n > 1 and not (again and ref.startswith(again))] == []
     waited = {getattr(session.wait, name, "") for name in ("playback_id", "timer_id", "leg_id", "recording_id")}
     running = {ref for ref in started if ref.partition("-")[2][0] in "ptm"} - stopped - ends_of(taken) - waited
     if session.over:

@@ -1,0 +1,62 @@
+"""Kill the server under load, for long: ``./dev run python bench/chaos/run.py --calls 20000 --kills 200``.
+
+A real Asterisk, a simulated carrier and a worker in a directory of their own; the server is killed with -9 at random
+moments and started again. Prints what was counted. Exit 0: no call was lost or doubled; 1: the summary says which.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from bench.chaos.storm import Account, Storm
+from tests.fixtures.installation import installation
+
+
+async def run(calls: int, kills: int, per_second: float, seed: int) -> Account:
+    """One storm, with the kills spread over it."""
+    async with installation() as place:
+        storm = Storm(place, random.Random(seed))
+        await place.spawn_server()
+        await storm.prepare()
+        raining = asyncio.create_task(storm.rain(calls, per_second))
+        mean = calls / per_second / max(1, kills)
+        # A start takes about two seconds.
+        await storm.kill_servers(kills, raining.done, max(2.0, 2 * (mean - 2.0)))
+        await raining
+        return (await storm.account(max(60.0, calls / 5))).check()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=20_000, help="calls to place (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=200, help="kills at most (default: %(default)s)")
+    parser.add_argument("--per-second", type=float, default=10.0, help="calls a second (default: %(default)s)")
+    parser.add_argument("--seed", type=int, help="of the random choices (default: another each time; printed)")
+    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    given = parser.parse_args()
+    seed = given.seed if given.seed is not None else random.randrange(10**6)
+    print(f"seed {seed}: {given.calls} calls at {given.per_second:g}/s, up to {given.kills} kills", file=sys.stderr)
+    began = time.monotonic()
+    account = asyncio.run(run(given.calls, given.kills, given.per_second, seed))
+    if account.faults:
+        keep = Path(tempfile.gettempdir()) / f"chaos-{seed}.log"
+        keep.write_text(account.server_log)
+        print(f"the server's log is kept in {keep}", file=sys.stderr)
+    if given.json:
+        print(json.dumps({"seed": seed, **account.numbers, "wrong": account.faults}))
+    else:
+        print(f"chaos, seed {seed}, {time.monotonic() - began:.0f} s:\n{account.summary()}")
+    return 1 if account.faults else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
