@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from callrouter.asterisk.install import AsteriskInstall
     from callrouter.config import Settings
 
-RELOADED = ("res_pjsip.so", "pbx_config.so")
-"""Reloaded without dropping a call. ARI, AMI, RTP and ports need a restart of Asterisk."""
 RESTART = ("asterisk.conf", "modules.conf", "http.conf", "ari.conf", "manager.conf", "rtp.conf")
 LOG_SECONDS = 2.0
 
@@ -112,6 +110,7 @@ def reload_asterisk(app: App) -> tuple[Rendered, list[str]]:
     """
     import asyncio
 
+    from callrouter.asterisk.apply import RELOADED
     from callrouter.doctor.asterisk import open_ami
 
     done = render_configuration(app)
@@ -152,6 +151,8 @@ def reload(app: App, ctx: click.Context) -> None:
     """
     done, lines = reload_asterisk(app)
     errors = [line for line in lines if "ERROR[" in line]
+    from callrouter.asterisk.apply import RELOADED
+
     restart = sorted(set(done.changed) & set(RESTART))
     if app.json:
         output.emit({"changed": done.changed, "reloaded": RELOADED, "log": lines, "needs_restart": restart})
