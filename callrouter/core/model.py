@@ -28,6 +28,16 @@ class DidSource(StrEnum):
     TO_HEADER = "to-header"
 
 
+class MediaEncryption(StrEnum):
+    """How a trunk's audio is protected."""
+
+    NONE = "none"
+    SDES = "sdes"
+    """SRTP with keys in the SDP (RFC 4568); only sensible over TLS."""
+    DTLS = "dtls"
+    """SRTP with keys agreed in the media path (RFC 5764)."""
+
+
 class NumberFormat(StrEnum):
     """How a trunk wants numbers written when we dial through it."""
 
@@ -49,6 +59,14 @@ class Company:
     currency: str = "USD"
     """ISO 4217."""
     record: bool = True
+    allowed_destinations: tuple[str, ...] = ()
+    """Countries ("US") and prefixes ("+4420") that may be dialled though no target of the routing names them."""
+    max_outbound_calls: int | None = None
+    """Legs dialled over trunks at one time; None: no cap."""
+    max_outbound_per_hour: int | None = None
+    """Legs dialled over trunks in any 60 minutes; None: no cap."""
+    max_spend_per_day: int | None = None
+    """Minor units of ``currency``, by the trunks' rates, from midnight in the company's zone; None: no cap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +107,15 @@ class Trunk:
     """Interval of OPTIONS probes; 0: never (some providers do not answer them)."""
     country: str = "US"
     """Country assumed for DIDs and callers it writes without +."""
+    media_encryption: MediaEncryption = MediaEncryption.NONE
+    secure_only: bool = False
+    """Whether an INVITE of this trunk that came without TLS is refused."""
+    next_trunk: str | None = None
+    """Name of the trunk that is tried when this one fails."""
+    setup_seconds: float = 4.0
+    """A call that shows no sign of life after these is taken to ``next_trunk``."""
+    rates: tuple[tuple[str, int], ...] = ()
+    """(prefix, millionths of the company's currency unit per minute); the longest prefix wins."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, UniqueConstraint, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from callrouter.core.disposition import Disposition, LegResult
-from callrouter.core.model import CallerIdMode, DidSource, NumberFormat
+from callrouter.core.model import CallerIdMode, DidSource, MediaEncryption, NumberFormat
 from callrouter.core.records import RecordingKind, RecordingStatus
 from callrouter.store.types import Audited, Base, new_id, now, one_of
 
@@ -36,6 +36,12 @@ class CompanyRow(Audited, Base):
     country: Mapped[str]
     currency: Mapped[str]
     record: Mapped[bool]
+    allowed_destinations: Mapped[list[Any]] = mapped_column(default=list)
+    """Countries ("US") and prefixes ("+4420") that may be dialled though no target names them."""
+    max_outbound_calls: Mapped[int | None]
+    max_outbound_per_hour: Mapped[int | None]
+    max_spend_per_day: Mapped[int | None] = mapped_column(BigInteger)
+    """Minor units of ``currency``."""
 
 
 class CampaignRow(Audited, Base):
@@ -69,6 +75,7 @@ class TrunkRow(Audited, Base):
         one_of("caller_id", CallerIdMode),
         one_of("did_source", DidSource),
         one_of("number_format", NumberFormat),
+        one_of("media_encryption", MediaEncryption),
         CheckConstraint("port BETWEEN 1 AND 65535", name="port"),
     )
 
@@ -88,6 +95,12 @@ class TrunkRow(Audited, Base):
     number_format: Mapped[str]
     qualify_seconds: Mapped[int]
     country: Mapped[str]
+    media_encryption: Mapped[str] = mapped_column(server_default=text("'none'"))
+    secure_only: Mapped[bool] = mapped_column(server_default=false())
+    next_trunk_id: Mapped[str | None] = mapped_column(ForeignKey("trunk.id"), index=True)
+    setup_seconds: Mapped[float] = mapped_column(server_default=text("'4'"))
+    rates: Mapped[list[Any]] = mapped_column(default=list)
+    """[prefix, millionths of the company's currency unit per minute], longest prefix wins."""
 
 
 class TargetRow(Audited, Base):
@@ -269,6 +282,9 @@ class LegRow(Base):
     cause: Mapped[int | None]
     result: Mapped[str | None]
     hold_seconds: Mapped[float]
+    trunk: Mapped[str | None]
+    cost_micros: Mapped[int | None] = mapped_column(BigInteger)
+    """Millionths of the company's currency unit."""
 
 
 class CallEventRow(Base):
@@ -309,6 +325,22 @@ class RecordingRow(Base):
     right_dbfs: Mapped[float | None]
     """Level of the business's channel."""
     verified_at: Mapped[datetime | None]
+    gaps: Mapped[list[Any] | None]
+    """[start, end] in seconds from the recording's start: what is missing of it."""
+    chain_seq: Mapped[int | None] = mapped_column(unique=True)
+    """Place of its manifest in the chain of all manifests, from 1."""
+    manifest_sha256: Mapped[str | None]
+
+
+class RecordingChainRow(Base):
+    """One row: the newest manifest of the chain."""
+
+    __tablename__ = "recording_chain"
+    __table_args__ = (CheckConstraint("id = 1", name="single"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    seq: Mapped[int]
+    sha256: Mapped[str]
 
 
 class CallTagRow(Base):
@@ -362,3 +394,19 @@ class LedgerPositionRow(Base):
     file: Mapped[str]
     offset: Mapped[int] = mapped_column(BigInteger)
     updated_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ReconciliationRow(Base):
+    """One comparison of journal, database, Asterisk's records and the carrier's: what was counted and found."""
+
+    __tablename__ = "reconciliation"
+    __table_args__ = (Index(None, "started_at"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    started_at: Mapped[datetime] = mapped_column(default=now)
+    finished_at: Mapped[datetime | None]
+    since: Mapped[datetime]
+    until: Mapped[datetime]
+    sources: Mapped[list[Any]]
+    counts: Mapped[dict[str, Any]]
+    findings: Mapped[list[Any]]
