@@ -7,6 +7,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -14,14 +15,14 @@ from callrouter.asterisk.ami import Ami
 from callrouter.asterisk.apply import put_in_place
 from callrouter.asterisk.ari import AriClient
 from callrouter.asterisk.ari_stream import AriStream
+from callrouter.asterisk.cel import CelTail
+from callrouter.asterisk.doors import refuse_danger
 from callrouter.asterisk.install import AsteriskInstall, find_asterisk
 from callrouter.asterisk.process import AsteriskProcess
 from callrouter.asterisk.render import make_directories
 from callrouter.asterisk.secrets import load_secrets
 from callrouter.config import Settings
-from callrouter.jobs.finish_recording import finish_recording
-from callrouter.jobs.housekeeping import keep_house
-from callrouter.jobs.queue import Job, Worker
+from callrouter.errors import AriError
 from callrouter.media.prompts import PromptLibrary
 from callrouter.media.speech import EspeakSpeaker
 from callrouter.media.store_health import StoreWatch
@@ -29,12 +30,17 @@ from callrouter.runtime.configuration import Configuration, trunks_in_force
 from callrouter.runtime.dispatcher import Dispatcher
 from callrouter.runtime.executor import Executor
 from callrouter.runtime.importer import LedgerImporter
+from callrouter.runtime.outbound import Outbound
+from callrouter.runtime.reconciliation import Nightly
 from callrouter.runtime.service import Parts, Server
 from callrouter.runtime.supervision import LedgerTail, Supervisor
 from callrouter.runtime.trunks import Trunks
 from callrouter.store.database import Database
 from callrouter.store.drain import FINISH_RECORDING, Drain
 from callrouter.store.journal import Journal
+
+if TYPE_CHECKING:  # the server, which callers wait for, starts without what the worker needs
+    from callrouter.jobs.queue import Job, Worker
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +59,7 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
 
     :raises CallrouterError: a secret is missing, another server writes the journal
     """
+    refuse_danger(settings)
     secrets = load_secrets(settings)
     async with open_database(settings, required=False) as database:
         make_directories(settings)
@@ -66,6 +73,7 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
 
             configuration = Configuration(settings, database, library, Trunks(settings, ami).apply)
             executor = Executor(ari, settings.ari_app, library, settings.recording_spool, settings.max_call_seconds)
+            outbound = Outbound()
             dispatcher = Dispatcher(
                 ari,
                 settings.ari_app,
@@ -74,6 +82,7 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
                 table=lambda: configuration.table,
                 store_problem=lambda: watch.problem,
                 default_country=settings.country,
+                outbound=outbound,
             )
             watch = StoreWatch(
                 [settings.recording_spool, settings.recordings],
@@ -81,6 +90,12 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
                 dispatcher.store_changed,
             )
             tail = LedgerTail(settings.ledger_path)
+
+            async def live() -> set[str] | None:
+                try:
+                    return {channel.id for channel in await ari.channels()} | dispatcher.channels
+                except AriError:
+                    return None
 
             def make_stream(on_connect: Callable[[bool], Awaitable[None]]) -> AriStream:
                 return AriStream(base_url, settings.ari_user, password, settings.ari_app, on_connect=on_connect)
@@ -95,10 +110,14 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
                     drain=Drain(journal, database),
                     configuration=configuration,
                     dispatcher=dispatcher,
+                    outbound=outbound,
                     store_watch=watch,
                     ledger=tail,
-                    importer=LedgerImporter(tail, database, journal, dispatcher, settings.country),
+                    importer=LedgerImporter(
+                        tail, CelTail(settings.channel_events_path), database, journal, dispatcher, settings.country
+                    ),
                     supervisor=Supervisor(ami, dispatcher),
+                    nightly=Nightly(settings, database, live),
                     make_stream=make_stream,
                 )
             )
@@ -123,6 +142,8 @@ async def open_database(settings: Settings, *, required: bool = True) -> AsyncIt
 
 def make_worker(settings: Settings, database: Database) -> Worker:
     """What runs after calls."""
+    from callrouter.jobs.finish_recording import finish_recording
+    from callrouter.jobs.queue import Worker
 
     async def finish(job: Job) -> None:
         await finish_recording(database, settings, job.payload)
@@ -139,6 +160,8 @@ async def serve(settings: Settings) -> None:
 
 async def work(settings: Settings) -> None:
     """Run jobs until SIGTERM or SIGINT."""
+    from callrouter.jobs.housekeeping import keep_house
+
     async with open_database(settings, required=False) as database:
         worker = make_worker(settings, database)
         with stopping_on_signals(worker.stop):

@@ -40,6 +40,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = 500
     sip_bind: Annotated[str, _doc("Address SIP listens on. Loopback unless you open it to your trunk.")] = "127.0.0.1"
     sip_port: Annotated[Port, _doc("SIP port, UDP and TCP.")] = 5060
+    sip_tls_port: Annotated[Port, _doc("SIP port over TLS; open only while a trunk uses TLS.")] = 5061
+    sip_tls_certificate: Annotated[
+        str, _doc("Our certificate for TLS, PEM, with those that signed it. Empty: a self-signed one in home/tls.")
+    ] = ""
+    sip_tls_key: Annotated[str, _doc("Private key of sip_tls_certificate, PEM, without a password.")] = ""
+    sip_tls_ca: Annotated[
+        str, _doc("Certificate authorities that a provider's certificate must be signed by, PEM. Empty: the system's.")
+    ] = ""
+    sip_tls_verify: Annotated[
+        bool, _doc("Connect over TLS only to who shows a valid certificate in the name of the trunk's host.")
+    ] = True
     sip_external_address: Annotated[str, _doc("Public address to announce when behind NAT; empty: none.")] = ""
     rtp_start: Annotated[Port, _doc("First UDP port for audio.")] = 10000
     rtp_end: Annotated[Port, _doc("Last UDP port for audio.")] = 20000
@@ -70,6 +81,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         bool, _doc("Accept test calls from the built-in simulated carrier on loopback (callrouter call test).")
     ] = True
     simulator_address: Annotated[str, _doc("Loopback address the simulated carrier calls from.")] = "127.0.0.9"
+    reconcile_at: Annotated[
+        str,
+        _doc(
+            "HH:MM by this machine's clock: when calls are compared with Asterisk's records; empty: at start only.",
+            pattern="^(([01][0-9]|2[0-3]):[0-5][0-9])?$",
+        ),
+    ] = "03:40"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _doc("Least severe log line written.")] = "info"
     log_format: Annotated[Literal["auto", "console", "json"], _doc("auto: console on a terminal, else JSON.")] = "auto"
 
@@ -123,6 +141,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def ledger_path(self) -> Path:
         """Asterisk's own CDR file: a ledger independent of this program."""
         return self.asterisk_dir / "log" / "cdr-custom" / "callrouter.csv"
+
+    @property
+    def channel_events_path(self) -> Path:
+        """Asterisk's channel events (CEL): a second ledger, written as things happen."""
+        return self.asterisk_dir / "log" / "cel-custom" / "callrouter.csv"
 
 
 def load_settings(path: Path | None = None, environ: dict[str, str] | None = None, **overrides: Any) -> Settings:

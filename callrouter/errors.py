@@ -6,6 +6,7 @@ CallrouterError                     anything we raise on purpose; carries a hint
 │   └── PromptError           (2)   a prompt that is no audio, or text that cannot be spoken
 ├── NotFoundError             (1)   no such company, number, call …
 ├── ConflictError             (4)   taken already, still in use, changed meanwhile
+├── ArchiveError              (1)   a backup is damaged, cut off, or of another format
 ├── ConfigError               (2)   settings or rendered configuration are wrong
 └── ServiceError              (3)   something we need does not answer
     ├── AsteriskError         (3)   Asterisk is absent, too old, refuses us
@@ -72,6 +73,12 @@ class ConflictError(CallrouterError):
     """Taken already, still in use, or changed by somebody else meanwhile."""
 
     exit_code = 4
+
+
+class ArchiveError(CallrouterError):
+    """A backup cannot be used: it is damaged, cut off, or of a format or schema this program does not know."""
+
+    exit_code = 1
 
 
 class ConfigError(CallrouterError):

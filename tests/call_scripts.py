@@ -81,6 +81,8 @@ def short(action: a.Action) -> str:
             return f"cancel {ref(action.timer_id)}"
         case a.Dial():
             return f"dial {ref(action.leg_id)} {action.target} {action.ring_seconds}"
+        case a.StopLeg():
+            return f"stop {ref(action.leg_id)}"
         case a.Record():
             return f"record {ref(action.recording_id)} {action.max_seconds}"
         case a.StopRecording():

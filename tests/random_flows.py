@@ -1,15 +1,21 @@
-"""Random flows for property tests, and what must hold for the record of any call."""
+"""Random flows and events for property tests, and what must hold for the record of any call."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from hypothesis import strategies as st
 
+from callrouter.core import events as e
 from callrouter.core.cdr import fold
 from callrouter.core.routing import RoutingTable
-from tests.builders import Run, company, table
+from callrouter.core.state import Session
+from tests.builders import CALL, Run, arrived, company, table, target, trunk
 
 NAMES = [f"n{index}" for index in range(7)]
-TARGETS = ["ana", "ben", "eve"]  # eve is no target of the company
+TARGETS = ["ana", "ben", "cell", "eve"]  # eve is no target of the company
+CELL = target("cell", sip_uri=None, number="+12025550177", trunk="first")
+TRUNKS = (trunk("first", next_trunk="second"), trunk("second", next_trunk="first"))
 STATUSES = ["ANSWER", "BUSY", "NOANSWER", "CANCEL", "CHANUNAVAIL", "CONGESTION", ""]
 CAUSES = [0, 1, 3, 16, 17, 18, 19, 21, 34, 127, 999]
 KEYS = "0123456789*#"
@@ -57,10 +63,99 @@ def flow_texts(draw: st.DrawFn) -> str:
 def tables() -> st.SearchStrategy[RoutingTable]:
     """Random graphs; sometimes without a backup to go to, or none to be recorded."""
     return st.builds(
-        lambda text, backup, record: table(text, backup=backup, of=company(record=record)),
+        lambda text, backup, record: table(
+            text, backup=backup, of=company(record=record), targets=[CELL], trunks=TRUNKS
+        ),
         flow_texts(),
         st.sampled_from([None, "ben"]),
         st.booleans(),
+    )
+
+
+@dataclass(frozen=True)
+class Move:
+    """What could happen next, before it is known what the call waits for."""
+
+    kind: str
+    after: float
+    stale: int
+    """0: about what is waited for; else about something old, not yet there, or nobody's."""
+    flag: bool
+    digit: str
+    status: str
+    cause: int
+    seconds: float
+    failing: str
+
+    def event(self, session: Session, at: float) -> e.Event:
+        """The move as an event of a call."""
+        ref = self.ref(session)
+        match self.kind:
+            case "playback":
+                return e.PlaybackEnded(at, ref, self.flag)
+            case "digit":
+                return e.Digit(at, self.digit)
+            case "timer":
+                return e.TimerFired(at, ref)
+            case "started":
+                return e.LegStarted(at, ref, "peer")
+            case "ringing":
+                return e.LegRinging(at, ref)
+            case "progress":
+                return e.LegProgress(at, ref)
+            case "answered":
+                return e.LegAnswered(at, ref)
+            case "held":
+                return e.LegHeld(at, ref, self.flag)
+            case "returned":
+                return e.DialReturned(at, ref, self.status, self.cause, None if self.flag else "no space")
+            case "recording":
+                return e.RecordingEnded(at, ref, self.seconds, self.flag)
+            case "trouble":
+                return e.RecordingTrouble(at, "disk full" if self.flag else "")
+            case "failed":
+                return e.ActionFailed(at, self.failing, "no", ref or None)
+            case "resumed":
+                return e.Resumed(at)
+            case "answer":
+                return e.Answered(at)
+            case "gone":
+                return e.CallerHungUp(at, self.cause)
+            case "ledger":
+                return e.LedgerClosed(at, self.seconds, at - self.seconds or None, self.cause, self.status)
+        return arrived(at)
+
+    def ref(self, session: Session) -> str:
+        waits = ("playback_id", "timer_id", "leg_id", "recording_id")
+        current = [value for name in waits if (value := getattr(session.wait, name, ""))]
+        if self.stale == 0 and current:
+            return current[self.cause % len(current)]
+        odd = ["", "fs-1", "fs-2", "other-p1", *(f"{CALL}-{kind}{session.counter + 1}" for kind in "ptlm")]
+        odd += [
+            f"{CALL}-{kind}{count}" for kind in "ptlm" for count in range(max(0, session.counter - 3), session.counter)
+        ]
+        return odd[self.stale % len(odd)]
+
+
+HAPPENINGS = ["playback", "digit", "timer", "started", "ringing", "progress", "answered", "held", "returned",
+              "recording", "trouble", "failed", "resumed", "answer", "arrived"]  # fmt: skip
+ENDINGS = ["gone", "ledger"]
+
+
+def moves(kinds: list[str]) -> st.SearchStrategy[Move]:
+    return st.builds(
+        Move,
+        kind=st.sampled_from(kinds),
+        after=st.sampled_from([0.0, 0.4, 3.0, 60.0]),
+        stale=st.sampled_from([0, 0, 0]) | st.integers(1, 30),
+        flag=st.booleans(),
+        digit=st.sampled_from(KEYS + "A"),
+        status=st.sampled_from(STATUSES),
+        cause=st.sampled_from(CAUSES),
+        seconds=st.sampled_from([0.0, 0.5, 1.0, 30.0]),
+        failing=st.sampled_from(
+            ["Answer", "Play", "StopPlayback", "Dial", "Record", "StopRecording", "Hangup", "Other"]
+        ),
     )
 
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import random
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
+
+import structlog
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -22,12 +26,15 @@ from tests.fixtures.installation import installation
 
 
 async def run(calls: int, kills: int, per_second: float, seed: int) -> Account:
-    """One storm, with the kills spread over it."""
+    """One storm, with the kills spread over it. It lasts until there were as many, or twice as many calls as asked."""
+    # Standard output is for the summary.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     async with installation() as place:
         storm = Storm(place, random.Random(seed))
         await place.spawn_server()
         await storm.prepare()
-        raining = asyncio.create_task(storm.rain(calls, per_second))
+        enough = partial(_enough, storm, calls, kills)
+        raining = asyncio.create_task(storm.rain(2 * calls, per_second, enough))
         mean = calls / per_second / max(1, kills)
         # A start takes about two seconds.
         await storm.kill_servers(kills, raining.done, max(2.0, 2 * (mean - 2.0)))
@@ -35,16 +42,20 @@ async def run(calls: int, kills: int, per_second: float, seed: int) -> Account:
         return (await storm.account(max(60.0, calls / 5))).check()
 
 
+def _enough(storm: Storm, calls: int, kills: int, placed: int) -> bool:
+    return placed >= calls and storm.kills >= kills
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, default=20_000, help="calls to place (default: %(default)s)")
-    parser.add_argument("--kills", type=int, default=200, help="kills at most (default: %(default)s)")
+    parser.add_argument("--calls", type=int, default=20_000, help="calls to place, at least (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=200, help="kills (default: %(default)s)")
     parser.add_argument("--per-second", type=float, default=10.0, help="calls a second (default: %(default)s)")
     parser.add_argument("--seed", type=int, help="of the random choices (default: another each time; printed)")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     given = parser.parse_args()
     seed = given.seed if given.seed is not None else random.randrange(10**6)
-    print(f"seed {seed}: {given.calls} calls at {given.per_second:g}/s, up to {given.kills} kills", file=sys.stderr)
+    print(f"seed {seed}: {given.calls} calls at {given.per_second:g}/s, {given.kills} kills", file=sys.stderr)
     began = time.monotonic()
     account = asyncio.run(run(given.calls, given.kills, given.per_second, seed))
     if account.faults:

@@ -26,21 +26,10 @@ from callrouter.testing.audio import duration
 from callrouter.testing.carrier_legs import CallResult, PhoneCall
 from callrouter.testing.carrier_script import Answered, CallScript, Digits, Hangup, UntilHangup, Wait, answer, busy
 from callrouter.testing.carrier_script import no_answer as silent
+from tests.acceptance.conversations import sales_menu
 from tests.fixtures.installation import BUSINESS_HZ, CALLER_HZ, Business, Installation
 
-MENU = """
-start: menu
-nodes:
-  menu:
-    type: menu
-    prompt: For sales, press one.
-    options: {1: dial}
-    timeout: 3
-    max_tries: 2
-    on_exhausted: dial
-  dial: {type: dial, target: desk, on_busy: end, on_no_answer: end, on_failed: end}
-  end: {type: hangup}
-"""
+MENU = sales_menu(timeout=3, max_tries=2)
 MESSAGE = """
 start: dial
 nodes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 
 SECURITY_EVENTS = frozenset({
     "AuthMethodNotAllowed",
@@ -24,6 +26,11 @@ SECURITY_EVENTS = frozenset({
 
 MAX_SECURITY_COUNTERS = 256
 OTHERS = "others"
+
+MANY_TIMES = 10
+MANY_SECONDS = 60.0
+MAX_WATCHED = 1024
+MAX_REPORTS = 60
 
 
 class Headers(Mapping[str, str]):
@@ -77,7 +84,10 @@ class AmiResponse:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """An outbound registration. ``status``: Registered, Unregistered, Rejected …"""
+    """An outbound registration. ``status``: Registered, Unregistered, Rejected …
+
+    Asterisk says Rejected of a registrar that refuses us and of one that is away.
+    """
 
     name: str
     status: str
@@ -212,6 +222,51 @@ class StateFold:
         if key not in self._security and len(self._security) >= MAX_SECURITY_COUNTERS:
             key = (kind, OTHERS)
         self._security[key] = self._security.get(key, 0) + 1
+
+
+@dataclass(slots=True)
+class _Watched:
+    since: float
+    times: int = 0
+
+
+class Intruders:
+    """Tells who is turned away again and again, so that a firewall can shun them. Knows no clock.
+
+    An address is reported at its tenth time within a minute, and then at most once a minute. Whatever is sent, and from
+    however many forged addresses: 1024 are watched, the latest, and 60 reports a minute are made.
+    """
+
+    def __init__(self) -> None:
+        self._watched: OrderedDict[str, _Watched] = OrderedDict()
+        self._minute = 0.0
+        self._reports = 0
+
+    def turned_away(self, host: str, now: float) -> int:
+        """Take one refusal in.
+
+        :param host: as :func:`remote_host` gives it
+        :param now: seconds on any steady clock
+        :returns: how often it was within the last minute when it is to be reported; else 0
+        """
+        try:
+            ip_address(host)
+        except ValueError:
+            return 0
+        known = self._watched.setdefault(host, _Watched(now))
+        self._watched.move_to_end(host)
+        if len(self._watched) > MAX_WATCHED:
+            self._watched.popitem(last=False)
+        if now - known.since > MANY_SECONDS:
+            known.since, known.times = now, 0
+        known.times += 1
+        return known.times if known.times == MANY_TIMES and self._may_report(now) else 0
+
+    def _may_report(self, now: float) -> bool:
+        if now - self._minute > MANY_SECONDS:
+            self._minute, self._reports = now, 0
+        self._reports += 1
+        return self._reports <= MAX_REPORTS
 
 
 def remote_host(address: str) -> str:

@@ -54,13 +54,33 @@ def fields_of(fields: dict[str, Any]) -> dict[str, str | list[str]]:
     return checked
 
 
+_ONCE = ("Event", "ActionID", "EventList", "Channel", "Uniqueid", "Linkedid", "RemoteAddress")
+
+
+def is_forged(message: Message) -> bool:
+    """Whether a message says twice what Asterisk says once.
+
+    Asterisk does not escape line breaks in what callers send (a number with %0d%0a in it): they become headers.
+    """
+    return any(isinstance(message.get(name), list) for name in _ONCE)
+
+
 class ListAction(Action):
-    """An action whose answer is complete when its list is, going by the EventList headers alone."""
+    """An action whose answer is complete when its list is, going by the EventList headers."""
+
+    @property
+    def under_way(self) -> bool:
+        """The list has begun and, as long as this action is waiting, not ended."""
+        return bool(self.responses) and str(self.responses[0].get("EventList", "")).lower() == "start"
 
     def add_message(self, message: Message) -> bool:
+        if is_forged(message):
+            log.warning("ami_entry_forged", action=self["action"])
+            return False
         self.responses.append(message)
-        follows = self.responses[0].get("EventList", "").lower() == "start"
-        if follows and message.get("EventList", "").lower() not in ("complete", "cancelled"):
+        # The last event of a list is called so: an EventList header alone may be what a caller calls himself.
+        ended = len(self.responses) > 1 and message.get("Event", "").lower().endswith(("complete", "cancelled"))
+        if self.under_way and not (ended and message.get("EventList", "").lower() in ("complete", "cancelled")):
             return False
         if not self.future.done():
             self.future.set_result(self.responses)
@@ -114,10 +134,17 @@ class Wire(AMIProtocol):
 
     def handle_message(self, message: Message) -> None:
         action_id = message.get("ActionID", "")
+        if isinstance(action_id, list):
+            action_id = action_id[0]  # ours comes before what a caller can add
         action = self.responses.get(action_id)
-        if action is not None:
+        # Asterisk writes an answer in one go: what stands within a list without its id was put there by a caller.
+        if action is None and any(isinstance(each, ListAction) and each.under_way for each in self.responses.values()):
+            log.warning("ami_message_forged")
+        elif action is not None:
             if action.add_message(message):
                 self.responses.pop(action_id, None)
+        elif is_forged(message):
+            log.warning("ami_event_forged")
         elif "Event" in message and action_id not in self._abandoned:
             self.factory.dispatch(message)
 

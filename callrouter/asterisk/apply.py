@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from callrouter.asterisk.ami import Ami
 from callrouter.asterisk.coexist import apply, plan_install
 from callrouter.asterisk.install import AsteriskInstall
+from callrouter.asterisk.modules import SRTP
 from callrouter.asterisk.render import make_directories, render, write_config
 from callrouter.asterisk.secrets import load_secrets
 from callrouter.asterisk.trunk_values import check_trunk
 from callrouter.config import Settings
-from callrouter.core.model import Trunk
+from callrouter.core.model import MediaEncryption, Trunk
 from callrouter.errors import ConfigError
 
 RELOADED = ("res_pjsip.so", "pbx_config.so")
 """What is reloaded for changed trunks; calls go on. ARI, AMI, RTP and ports need a restart of Asterisk."""
+
+
+async def reload(ami: Ami, trunks: Iterable[Trunk]) -> None:
+    """Have Asterisk read what was put in place.
+
+    :param trunks: that were; a module that the first of a kind needs is loaded
+    :raises AmiError: Asterisk is not running, or refuses us
+    """
+    if any(trunk.media_encryption is not MediaEncryption.NONE for trunk in trunks):
+        for name in SRTP.required:
+            await ami.load(f"{name}.so")
+    for module in RELOADED:
+        await ami.reload(module)
+    for registration in await ami.registrations():
+        # A new password alone is no reason for Asterisk to try before its time.
+        if registration.status == "Rejected":
+            await ami.register(registration.name)
 
 
 @dataclass(frozen=True, slots=True)

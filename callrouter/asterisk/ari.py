@@ -369,9 +369,16 @@ class AriClient:
         """Get events of something outside the application.
 
         :param event_source: ``channel:ID``, ``bridge:ID``, ``endpoint:PJSIP/NAME`` or ``deviceState:NAME``
+        :raises AriError: 410 when there is no such source any more (Asterisk itself says 422), 404 without the app
         """
         path = path_of("applications", app, "subscription")
-        return self._decode(await self._send("POST", path, {"eventSource": event_source}), Application, "POST", path)
+        try:
+            answer = await self._send("POST", path, {"eventSource": event_source})
+        except AriError as exc:
+            if exc.status == 422 and "source does not exist" in exc.message.lower():
+                raise AriError(exc.message, status=410, hint=exc.hint) from exc
+            raise
+        return self._decode(answer, Application, "POST", path)
 
     async def unsubscribe(self, app: str, event_source: str) -> None:
         await self._send("DELETE", path_of("applications", app, "subscription"), {"eventSource": event_source})

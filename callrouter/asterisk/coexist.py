@@ -11,10 +11,13 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from callrouter.asterisk.conffile import parse_conf
-from callrouter.asterisk.modules import MODULES
+from callrouter.asterisk.doors import dangerous_option
+from callrouter.asterisk.modules import MODULES, SRTP
 from callrouter.asterisk.render import FIXED_DIALPLANS, Install, fixed_dialplan, render_template, template_values
 from callrouter.asterisk.secrets import Secrets
 from callrouter.asterisk.validate import check_dialplan, check_pjsip
@@ -189,11 +192,13 @@ def _refuse_conflicts(files: Mapping[str, str], everything: Mapping[str, str], e
             )
 
 
-def _notes(settings: Settings, etc_dir: Path, everything: Mapping[str, str], values: Mapping[str, object]) -> list[str]:
+def _notes(settings: Settings, etc_dir: Path, everything: Mapping[str, str], values: Mapping[str, Any]) -> list[str]:
     notes = []
     modules = _read(etc_dir / "modules.conf") or ""
     forbidden = {name.removesuffix(".so") for name in _NOLOAD.findall(modules)}
-    needed = {name for group in MODULES for name in group.required}
+    lines: list[dict[str, Any]] = values["trunks"]
+    groups = (*MODULES, SRTP) if any(trunk["srtp"] for trunk in lines) else MODULES
+    needed = {name for group in groups for name in group.required}
     if forbidden & needed:
         raise ConfigError(
             f"{etc_dir / 'modules.conf'} forbids {', '.join(sorted(forbidden & needed))}",
@@ -208,10 +213,18 @@ def _notes(settings: Settings, etc_dir: Path, everything: Mapping[str, str], val
         text = _read(etc_dir / name) or ""
         if not re.search(r"^\s*enabled\s*=>?\s*(yes|true|1|on)", text, re.MULTILINE):
             notes.append(f"{name} needs enabled = yes in [general]")
+        address = re.search(r"^\s*bindaddr\s*=>?\s*([0-9A-Fa-f:.]+)", text, re.MULTILINE)
+        if address and not ip_address(address[1]).is_loopback:
+            notes.append(f"{name} listens on {address[1]}, unencrypted: bindaddr = 127.0.0.1 keeps it to this machine")
         found = re.search(r"^\s*(?:bindport|port)\s*=>?\s*(\d+)", text, re.MULTILINE)
         if found and int(found[1]) != port:
             notes.append(f"{name} listens on port {found[1]}: set {setting} = {found[1]} in callrouter.toml")
+    if (line := dangerous_option(etc_dir)) is not None:
+        notes.append(f"asterisk.conf has {line}: callrouter does not start with it, set it to no")
     pjsip = everything.get("pjsip.conf", "")
+    secure = [trunk["name"] for trunk in lines if trunk["transport"] == "tls"]
+    if secure and not re.search(r"^\s*protocol\s*=>?\s*tls", pjsip, re.MULTILINE):
+        notes.append(f"pjsip.conf has no transport with protocol = tls, and trunk {', '.join(secure)} needs one")
     if "anonymous" in {name.lower() for name in _names(pjsip)}:
         notes.append("pjsip.conf lets anonymous callers in: keep their context away from your trunks")
     if not re.search(r"^\s*taskprocessor_overload_trigger\s*=\s*pjsip_only", pjsip, re.MULTILINE):

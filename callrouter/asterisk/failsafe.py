@@ -5,6 +5,7 @@ Asterisk reads it anew whenever it changed (``AST_CONFIG``), so an edit needs no
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tempfile
@@ -21,6 +22,38 @@ from callrouter.errors import InputError
 _E164 = re.compile(r"\+[1-9][0-9]{4,14}\Z")
 _ID = re.compile(r"[A-Za-z0-9-]{0,64}\Z")
 _LABEL = re.compile(r"[A-Za-z0-9 ._-]{0,80}\Z")
+_PROMPT = re.compile(r"/[A-Za-z0-9/._-]+\Z")
+_FOR_EVER = 9_999_999_999
+"""Seconds since the epoch; in the year 2286."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailsafeDestination:
+    """One thing to dial."""
+
+    endpoint: str
+    """Dial string."""
+    ring_seconds: int
+    caller_id: str | None = None
+    """E.164 shown to the business; None: the caller's own."""
+    place: int = 1
+    """What its leg's id ends with; different for each destination of an entry."""
+    retry: bool = False
+    """The destination before it over another trunk: dialled only when that one's trunk failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailsafeWindow:
+    """What is done with a new call until a moment; the window before it ends where this one begins."""
+
+    until: float | None
+    """Seconds since the epoch; None: for ever."""
+    say: tuple[str, ...]
+    """Prompts played first: absolute paths without extension."""
+    places: tuple[int, ...]
+    """Which of the entry's destinations are rung, by ``place``, in order; empty: the call ends after the prompts."""
+    cause: int = 16
+    """Q.850, when nobody is rung."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +62,18 @@ class FailsafeEntry:
 
     did: str
     """E.164."""
-    destinations: tuple[tuple[str, int], ...]
-    """Dial string and ring seconds, tried in order."""
+    destinations: tuple[FailsafeDestination, ...]
+    """Tried in order."""
     label: str = ""
     """For people who read the file; other characters than letters, digits, space . _ - are dropped."""
-    caller_id: str | None = None
-    """E.164 shown to the business; None: the caller's own."""
     record: bool = True
     number_id: str = ""
     campaign_id: str = ""
     company_id: str = ""
+    max_calls: int | None = None
+    """Calls of the company over trunks at once; None: no limit."""
+    windows: tuple[FailsafeWindow, ...] = ()
+    """Empty, or after the last one: all destinations ring, and nothing is said."""
 
 
 def render_failsafe(entries: Iterable[FailsafeEntry]) -> str:
@@ -58,24 +93,38 @@ def render_failsafe(entries: Iterable[FailsafeEntry]) -> str:
     spellings = {entry.did: _spellings(entry.did) for entry in entries}
     shared = {text for text, count in Counter(s for found in spellings.values() for s in found).items() if count > 1}
     lines = ["; Written by callrouter at every change of numbers, flows or targets. Read by the dialplan's failsafe."]
+    plans: dict[str, list[str]] = {}
     for entry in entries:
         body = [f"did = {entry.did}"]
+        if entry.windows:
+            plan = _plan(entry)
+            name = f"plan-{hashlib.sha256(chr(10).join(plan).encode()).hexdigest()[:16]}"
+            plans[name] = plan
+            body.append(f"plan = {name}")
         if label := "".join(ch for ch in entry.label if _LABEL.match(ch))[:80].strip():
             body.append(f"label = {label}")
         for key, value in (
             ("number", entry.number_id),
             ("campaign", entry.campaign_id),
             ("company", entry.company_id),
-            ("caller_id", entry.caller_id or ""),
         ):
             if value:
                 body.append(f"{key} = {value}")
+        if entry.max_calls is not None:
+            body.append(f"max = {entry.max_calls}")
         body.append(f"record = {'yes' if entry.record else 'no'}")
-        for number, (destination, ring) in enumerate(entry.destinations, 1):
-            body += [f"dest{number} = {destination}", f"ring{number} = {ring}"]
+        for number, each in enumerate(entry.destinations, 1):
+            body += [f"dest{number} = {each.endpoint}", f"ring{number} = {each.ring_seconds}"]
+            body.append(f"place{number} = {each.place}")
+            if each.caller_id:
+                body.append(f"cid{number} = {each.caller_id}")
+            if each.retry:
+                body.append(f"retry{number} = yes")
         for spelling in spellings[entry.did]:
             if spelling not in shared:
                 lines += ["", f"[{spelling}]", *body]
+    for name, plan in sorted(plans.items()):
+        lines += ["", f"[{name}]", *plan]
     return "\n".join(lines) + "\n"
 
 
@@ -111,15 +160,38 @@ def _check(entry: FailsafeEntry) -> None:
         raise InputError(f"failsafe: {entry.did!r} is not an E.164 number")
     if not entry.destinations:
         raise InputError(f"failsafe: {entry.did} has no destination", hint="leave the number out, or give it a backup")
-    for destination, ring in entry.destinations:
-        check_dial_string(destination)
-        if not 1 <= ring <= 600:
-            raise InputError(f"failsafe: {entry.did} rings {ring} seconds; 1 to 600 make sense")
-    if entry.caller_id is not None and not _E164.match(entry.caller_id):
-        raise InputError(f"failsafe: {entry.did} shows {entry.caller_id!r}, which is not an E.164 number")
+    for each in entry.destinations:
+        check_dial_string(each.endpoint)
+        if not 1 <= each.ring_seconds <= 600:
+            raise InputError(f"failsafe: {entry.did} rings {each.ring_seconds} seconds; 1 to 600 make sense")
+        if each.caller_id is not None and not _E164.match(each.caller_id):
+            raise InputError(f"failsafe: {entry.did} shows {each.caller_id!r}, which is not an E.164 number")
+    places = {each.place for each in entry.destinations}
+    for window in entry.windows:
+        if not places.issuperset(window.places):
+            raise InputError(f"failsafe: {entry.did} would ring a destination that it does not have")
+        if odd := [prompt for prompt in window.say if not _PROMPT.match(prompt)]:
+            raise InputError(f"failsafe: {entry.did} would say {odd[0]!r}, which is no path the dialplan can play")
     for value in (entry.number_id, entry.campaign_id, entry.company_id):
         if not _ID.match(value):
             raise InputError(f"failsafe: {value!r} is no id")
+
+
+def _plan(entry: FailsafeEntry) -> list[str]:
+    """The windows as the dialplan reads them; numbers with the same hours share them."""
+    numbers = {each.place: number for number, each in enumerate(entry.destinations, 1)}
+    lines = []
+    for count, window in enumerate(entry.windows, 1):
+        order = "-".join(str(numbers[place]) for place in window.places)
+        lines += [
+            f"until{count} = {_FOR_EVER if window.until is None else int(window.until)}",
+            f"order{count} = {order or 'none'}",
+        ]
+        if window.say:
+            lines.append(f"say{count} = {'&'.join(window.say)}")
+        if not order:
+            lines.append(f"cause{count} = {window.cause}")
+    return lines
 
 
 def _spellings(did: str) -> list[str]:

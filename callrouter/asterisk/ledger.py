@@ -7,6 +7,7 @@ One row for each channel that came in. ``cdr.conf`` keeps a call's dials and bri
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -37,20 +38,11 @@ LEDGER_COLUMNS: tuple[tuple[str, str], ...] = (
     ("number_id", "CDR(cr_number)"),
     ("campaign_id", "CDR(cr_campaign)"),
     ("company_id", "CDR(cr_company)"),
+    ("sip_call_id", "CDR(cr_call_id)"),
 )
 """Column and the Asterisk function that fills it, in order. Append only: old files are still read."""
-
-CEL_COLUMNS = (
-    "eventtype",
-    "eventtime",
-    "CHANNEL(uniqueid)",
-    "CHANNEL(linkedid)",
-    "CHANNEL(channame)",
-    "BRIDGEPEER",
-    "CHANNEL(exten)",
-    "CHANNEL(context)",
-    "eventextra",
-)
+OLDEST_COLUMNS = 25
+"""How many the first version wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +86,20 @@ class LedgerRow:
     number_id: str
     campaign_id: str
     company_id: str
+    sip_call_id: str = ""
+    """Call-ID of the caller's INVITE (RFC 3261, 8.1.1.4)."""
+    cut: bool = False
+    """Put together from channel events: Asterisk ended while the call was up and wrote no CDR; ``end`` is when the
+    call was last seen."""
 
 
-def _quoted(source: str) -> str:
+def csv_quoted(source: str) -> str:
     return "${CSV_QUOTE(${" + source + "})}"
 
 
 def ledger_mapping() -> str:
     """The right-hand side of cdr_custom.conf's mapping."""
-    return ",".join(_quoted(source) for _, source in LEDGER_COLUMNS)
+    return ",".join(csv_quoted(source) for _, source in LEDGER_COLUMNS)
 
 
 def ledger_fields() -> str:
@@ -117,20 +114,15 @@ def ledger_fields() -> str:
     return ",".join(field(source) for _, source in LEDGER_COLUMNS)
 
 
-def cel_mapping() -> str:
-    """The right-hand side of cel_custom.conf's mapping."""
-    return ",".join(_quoted(source) for source in CEL_COLUMNS)
-
-
 def parse_ledger(line: str) -> LedgerRow:
     """One line of the ledger.
 
     :raises ValueError: it is no whole row (the last line of a file may be cut short by a crash)
     """
-    cells = next(csv.reader([line.rstrip("\r\n")], strict=True), [])
-    if len(cells) != len(LEDGER_COLUMNS):
+    cells = cells_of(line)
+    if not OLDEST_COLUMNS <= len(cells) <= len(LEDGER_COLUMNS):
         raise ValueError(f"a ledger row has {len(LEDGER_COLUMNS)} columns, this one {len(cells)}")
-    row = dict(zip((name for name, _ in LEDGER_COLUMNS), cells, strict=True))
+    row = dict(zip((name for name, _ in LEDGER_COLUMNS), cells, strict=False))
     dial_at = _time(row.pop("dial_at"))
     talk_at, talk_end = _time(row.pop("talk_at")), _time(row.pop("talk_end"))
     start, end = _time(row.pop("start")), _time(row.pop("end"))
@@ -148,8 +140,38 @@ def parse_ledger(line: str) -> LedgerRow:
         dial_at=dial_at,
         talk_seconds=(talk_end or end) - talk_at if talk_at else 0.0,
         talk_at=talk_at,
+        cut=False,
         **row,
     )
+
+
+def cells_of(line: str) -> list[str]:
+    """The cells of one line of CSV as Asterisk writes it.
+
+    :raises csv.Error: it is none
+    """
+    return next(csv.reader([line.rstrip("\r\n")], strict=True), [])
+
+
+def behind_a_torn_one(line: str, columns: int) -> str:
+    """A whole row that was written behind one that a power failure had cut off, and so stands in the same line; else
+    the line as it is.
+
+    :param columns: how many a row has now
+    """
+    start = 0
+    while start >= 0:
+        try:
+            cells = cells_of(line[start:])
+            # No first column ever holds a quotation mark: it is one that was cut off, and another's beginning.
+            if len(cells) == columns and '"' not in cells[0]:
+                return line[start:]
+            if len(cells) < columns:
+                return line
+        except csv.Error:
+            pass
+        start = line.find('"', start + 1)
+    return line
 
 
 def read_ledger(path: Path, offset: int = 0) -> Iterator[tuple[LedgerRow, int]]:
@@ -164,10 +186,16 @@ def read_ledger(path: Path, offset: int = 0) -> Iterator[tuple[LedgerRow, int]]:
             if not line.endswith(b"\n"):
                 return
             offset += len(line)
+            text = behind_a_torn_one(line.decode("utf-8", "replace"), len(LEDGER_COLUMNS))
             try:
-                yield parse_ledger(line.decode("utf-8", "replace")), offset
+                yield parse_ledger(text), offset
             except (ValueError, csv.Error):
                 continue
+
+
+def file_identity(facts: os.stat_result) -> str:
+    """Tells a rotated file from the one under the same name now."""
+    return f"{facts.st_dev}:{facts.st_ino}"
 
 
 def _number(text: str) -> float:

@@ -46,11 +46,12 @@ MODULES: tuple[ModuleGroup, ...] = (
     ModuleGroup(
         "The dialplan: entry, talk phase, failsafe.",
         (
-            "pbx_config", "app_dial", "app_mixmonitor", "app_stack", "app_exec", "app_playback", "func_callerid",
-            "func_cdr", "func_channel", "func_config", "func_cut", "func_logic", "func_strings",
+            "pbx_config", "app_dial", "app_mixmonitor", "app_stack", "app_exec", "app_playback", "app_verbose",
+            "func_callerid",
+            "func_cdr", "func_channel", "func_config", "func_cut", "func_groupcount", "func_logic", "func_strings",
             "func_timeout",
         ),
-        ("app_verbose", "app_softhangup", "func_hangupcause", "func_global", "func_dialplan", "res_musiconhold"),
+        ("app_softhangup", "func_hangupcause", "func_global", "func_dialplan", "res_musiconhold"),
     ),
     ModuleGroup(
         "ARI: the controller's events and requests.",
@@ -67,12 +68,17 @@ MODULES: tuple[ModuleGroup, ...] = (
 """``required`` ends Asterisk's start when it fails; ``optional`` is loaded where the build has it."""
 
 
-def module_groups(has_module: Callable[[str], bool]) -> tuple[ModuleGroup, ...]:
+SRTP = ModuleGroup("Encrypted audio, for trunks that ask for it.", ("res_srtp",))
+
+
+def module_groups(has_module: Callable[[str], bool], *, srtp: bool = False) -> tuple[ModuleGroup, ...]:
     """The groups as this Asterisk can load them.
 
+    :param srtp: with encrypted audio
     :raises ConfigError: a required module is not there
     """
-    missing = [name for group in MODULES for name in group.required if not has_module(name)]
+    groups = (*MODULES, SRTP) if srtp else MODULES
+    missing = [name for group in groups for name in group.required if not has_module(name)]
     if missing:
         raise ConfigError(
             f"this Asterisk lacks {', '.join(name + '.so' for name in missing)}",
@@ -85,5 +91,5 @@ def module_groups(has_module: Callable[[str], bool]) -> tuple[ModuleGroup, ...]:
             tuple(name for name in group.optional if has_module(name)),
             tuple(name for name in group.optional if not has_module(name)),
         )
-        for group in MODULES
+        for group in groups
     )

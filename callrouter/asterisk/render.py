@@ -9,20 +9,24 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Protocol
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from typing import TYPE_CHECKING, Any, Protocol
 
 from callrouter.asterisk.ami_events import SECURITY_EVENTS
-from callrouter.asterisk.ledger import cel_mapping, ledger_fields, ledger_mapping
+from callrouter.asterisk.cel import cel_mapping
+from callrouter.asterisk.doors import refuse_open_doors
+from callrouter.asterisk.ledger import ledger_fields, ledger_mapping
 from callrouter.asterisk.modules import module_groups
 from callrouter.asterisk.secrets import Secret, Secrets
+from callrouter.asterisk.tls import tls_files
 from callrouter.asterisk.trunk_values import SIMULATOR, checked_codecs, is_address, trunk_values
 from callrouter.asterisk.validate import validate
 from callrouter.config import Settings
 from callrouter.core.model import Trunk
 from callrouter.errors import ConfigError
 from callrouter.resources import resource_dir
+
+if TYPE_CHECKING:  # loaded when there is something to render
+    from jinja2 import Environment
 
 Files = dict[str, str]
 """Relative path → text."""
@@ -103,9 +107,10 @@ def template_values(
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"two trunks are called {name!r}", hint=f"callrouter trunk show {name}")
-    doors = [{"name": t["name"], "to_header": t["to_header"], "patterns": t["patterns"]} for t in lines]
+    doors = [{key: t[key] for key in ("name", "to_header", "patterns", "secure_only")} for t in lines]
     if settings.simulator:
-        doors.insert(0, {"name": SIMULATOR, "to_header": False, "patterns": ["_[+0-9]!"]})
+        doors.insert(0, {"name": SIMULATOR, "to_header": False, "patterns": ["_[+0-9]!"], "secure_only": False})
+    tls = None if coexist or all(t["transport"] != "tls" for t in lines) else _tls(settings)
     bind = f"[{settings.sip_bind}]" if ":" in settings.sip_bind else settings.sip_bind
     any_address = ip_address(settings.sip_bind).is_unspecified
     return {
@@ -120,7 +125,7 @@ def template_values(
         "failsafe_file": _path("home", settings.failsafe_dir / FAILSAFE_FILE),
         "language": _sound_language(install.data_dir),
         "console_levels": "error",
-        "module_groups": module_groups(install.has_module),
+        "module_groups": module_groups(install.has_module, srtp=any(t["srtp"] for t in lines)),
         "ami_events": AMI_EVENTS,
         "fast_ledger": install.has_module("res_cdrel_custom"),
         "ledger_mapping": _Checked(ledger_mapping()),
@@ -130,7 +135,11 @@ def template_values(
         "ledger_file": "callrouter.csv",
         "add_globals": False,
         "add_mappings": False,
-        "bind": _Checked(f"{bind}:{settings.sip_port}"),
+        "protocols": {
+            protocol: _Checked(f"{bind}:{settings.sip_tls_port if protocol == 'tls' else settings.sip_port}")
+            for protocol in ("udp", "tcp", *(["tls"] if tls else []))
+        },
+        "tls": tls,
         "transports": not coexist,
         "common": _Checked(_common(None if any_address or coexist else settings.sip_bind)),
         "trunks": lines,
@@ -220,6 +229,7 @@ def check_settings(settings: Settings) -> None:
             ip_address(getattr(settings, name))
         except ValueError as exc:
             raise ConfigError(f"{name}: {getattr(settings, name)!r} is no IP address", hint="write an address") from exc
+    refuse_open_doors(settings)
     if settings.simulator and not ip_address(settings.simulator_address).is_loopback:
         raise ConfigError(
             f"simulator_address: {settings.simulator_address} is not a loopback address",
@@ -266,6 +276,17 @@ def _common(media_address: str | None) -> str:
     return "\n".join(lines)
 
 
+def _tls(settings: Settings) -> dict[str, str]:
+    if settings.sip_tls_port == settings.sip_port:
+        raise ConfigError(f"sip_tls_port and sip_port are both {settings.sip_port}", hint="TLS needs a port of its own")
+    files = tls_files(settings)
+    return {
+        "certificate": _path("sip_tls_certificate", files.certificate),
+        "key": _path("sip_tls_key", files.key),
+        "authorities": _path("sip_tls_ca", files.authorities) if files.authorities else "",
+    }
+
+
 def _path(what: str, path: Path) -> str:
     if not _PATH.match(str(path)):
         raise ConfigError(
@@ -295,6 +316,8 @@ def _current(etc_dir: Path) -> dict[str, str] | None:
 
 
 def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     environment = Environment(
         loader=FileSystemLoader(resource_dir("asterisk-conf")),
         undefined=StrictUndefined,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from callrouter.asterisk.doors import refuse_weak
 from callrouter.config import Settings
 from callrouter.core.model import Trunk
 from callrouter.errors import ConfigError, InputError
@@ -103,14 +104,20 @@ def write_secret(directory: Path, name: str, text: str) -> Path:
 def load_secrets(settings: Settings, trunks: Iterable[Trunk] = ()) -> Secrets:
     """All secrets a configuration needs: ours are made when missing, a trunk's must have been stored.
 
-    :raises ConfigError: a trunk's password is missing, or a secret is readable by others
+    :raises ConfigError: a trunk's password is missing, a secret is readable by others, or one of ours is weak
     """
     directory = settings.secrets_dir
     return Secrets(
-        ari=ensure_secret(directory, "ari-password"),
-        ami=ensure_secret(directory, "ami-password"),
+        ari=_strong(directory, "ari-password"),
+        ami=_strong(directory, "ami-password"),
         trunks={t.name: read_secret(directory, trunk_secret_name(t.name)) for t in trunks if t.username},
     )
+
+
+def _strong(directory: Path, name: str) -> Secret:
+    secret = ensure_secret(directory, name)
+    refuse_weak(name, secret.reveal(), directory / name)
+    return secret
 
 
 def _checked(text: str, where: str) -> str:

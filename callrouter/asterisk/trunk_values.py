@@ -9,7 +9,8 @@ from typing import Any
 
 from callrouter.asterisk.secrets import Secret, Secrets, trunk_secret_name
 from callrouter.config import Settings
-from callrouter.core.model import DidSource, Trunk
+from callrouter.core.model import DidSource, MediaEncryption, Trunk
+from callrouter.core.trunks import TRANSPORTS, default_port, protection_fault
 from callrouter.errors import ConfigError
 
 SIMULATOR = "simulator"
@@ -38,9 +39,11 @@ def trunk_values(trunk: Trunk, settings: Settings, secrets: Secrets | None) -> d
     if not _is_host(trunk.host):
         raise refuse(f"{trunk.host!r} is no host name or address", f"{edit} --host HOST")
     if not 1 <= trunk.port <= 65535:
-        raise refuse(f"port {trunk.port} is not between 1 and 65535", f"{edit} --port 5060")
-    if trunk.transport not in ("udp", "tcp"):
-        raise refuse(f"transport {trunk.transport!r} cannot be used yet", f"{edit} --transport udp")
+        raise refuse(f"port {trunk.port} is not between 1 and 65535", f"{edit} --port {default_port(trunk.transport)}")
+    if trunk.transport not in TRANSPORTS:
+        raise refuse(f"there is no transport {trunk.transport!r}", f"{edit} --transport udp")
+    if fault := protection_fault(trunk.transport, trunk.media_encryption, trunk.secure_only):
+        raise refuse(*fault)
     if trunk.registers and not trunk.username:
         raise refuse("it registers, but has no user name", f"{edit} --username NAME")
     if trunk.username is not None and not _USER.match(trunk.username):
@@ -65,15 +68,18 @@ def trunk_values(trunk: Trunk, settings: Settings, secrets: Secrets | None) -> d
             )
     host = f"[{trunk.host}]" if ":" in trunk.host else trunk.host
     # Without a port a name is looked up as SRV first (RFC 3263); providers move their gateways that way.
-    srv = not is_address(trunk.host) and trunk.port == 5060
+    srv = not is_address(trunk.host) and trunk.port == default_port(trunk.transport)
     where = host if srv else f"{host}:{trunk.port}"
-    tail = ";transport=tcp" if trunk.transport == "tcp" else ""
+    tail = "" if trunk.transport == "udp" else f";transport={trunk.transport}"
     to_header = trunk.did_source is DidSource.TO_HEADER
     patterns = ["_[+0-9A-Za-z]!", "s"] if to_header else ["_[+0-9]!"]
     return {
         "name": trunk.name,
         "host": trunk.host,
         "transport": trunk.transport,
+        "media_encryption": trunk.media_encryption.value,
+        "srtp": trunk.media_encryption is not MediaEncryption.NONE,
+        "secure_only": trunk.secure_only,
         "username": trunk.username,
         "registers": trunk.registers,
         "password": password,

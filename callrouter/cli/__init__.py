@@ -6,14 +6,25 @@ Nothing heavy is imported before a command runs, so that help and completion ans
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
 
 __all__ = ["main"]
 
 
-def main() -> NoReturn:
-    """The ``callrouter`` command."""
-    from callrouter.cli.app import root
+def main() -> None:
+    """The ``callrouter`` command. Ends the process."""
+    try:
+        from callrouter.cli.app import root
 
-    root.main(prog_name="callrouter")
-    sys.exit(0)
+        root.main(prog_name="callrouter")
+    except (KeyboardInterrupt, SystemExit) as exc:
+        # From here on Ctrl-C ends the process without more words.
+        import signal
+
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        from callrouter.cli import interrupt
+
+        if isinstance(exc, KeyboardInterrupt):  # while the program was being loaded
+            interrupt.leave(sys.argv[1:])
+        if exc.code == interrupt.INTERRUPTED:
+            interrupt.leave()
+        raise

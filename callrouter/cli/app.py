@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -9,13 +10,22 @@ from typing import Any
 import click
 
 from callrouter.cli.context import App
+from callrouter.cli.interrupt import INTERRUPTED, told
 from callrouter.cli.lazy import Group, global_options
 from callrouter.cli.output import dump, safe, say
-from callrouter.errors import CallrouterError
+from callrouter.errors import CallrouterError, ServiceError
 
-INTERRUPTED = 130
 BUG = 70
 """EX_SOFTWARE of sysexits.h."""
+DISK = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or have the quota raised",
+    errno.EROFS: "make the file system writable",
+    errno.EIO: "look at the disk: dmesg tells more",
+    errno.EACCES: "make it writable for this user",
+    errno.EPERM: "make it writable for this user",
+}
+"""What a disk may refuse wherever something is written: no fault of ours."""
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("callrouter.cli.init:init", "Set up this installation, or complete it."),
@@ -30,12 +40,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "number": ("callrouter.cli.number:number", "Tracking numbers, and what answers them."),
     "target": ("callrouter.cli.target:target", "Targets: the business lines that ring."),
     "flow": ("callrouter.cli.flow:flow", "Flows: menus, opening hours, whom to ring, voicemail."),
+    "route": ("callrouter.cli.route:route", "Where calls would go, and why."),
+    "routing": ("callrouter.cli.routing:routing", "Routing as code: export, check, apply, history, rollback."),
     "trunk": ("callrouter.cli.trunk:trunk", "Trunks: SIP connections to providers."),
     "prompt": ("callrouter.cli.prompt:prompt", "Prompts: sound files that flows play."),
     "call": ("callrouter.cli.call:call", "Calls: list them, follow them, see why they went where."),
-    "recording": ("callrouter.cli.recording:recording", "Recordings: list, play, export, verify."),
+    "reconcile": ("callrouter.cli.reconcile:reconcile", "Compare all records of calls; mend what is certain."),
+    "recording": ("callrouter.cli.recording:recording", "Recordings: list, show, play, export, verify."),
     "asterisk": ("callrouter.cli.asterisk:asterisk", "Asterisk: its configuration and its state."),
     "db": ("callrouter.cli.db:db", "The database's schema."),
+    "backup": ("callrouter.cli.backup:backup", "Backups: all that cannot be made again, in one encrypted file."),
     "config": ("callrouter.cli.config:config", "Settings in force, and where they come from."),
     "completion": ("callrouter.cli.completion:completion", "Print the script for completion in bash, zsh or fish."),
 }
@@ -66,12 +80,15 @@ class Root(Group):
         except CallrouterError as exc:
             sys.exit(_refuse(given, exc.message, exc.hint, exc.exit_code))
         except (click.Abort, KeyboardInterrupt):
+            say(told(given), err=True)
             sys.exit(INTERRUPTED)
         except BrokenPipeError:
             # Whoever read our output has enough. Nothing more is written, at exit neither.
             _silence()
             sys.exit(1)
         except Exception as exc:
+            if isinstance(exc, OSError) and exc.errno in DISK:
+                sys.exit(_refuse(given, _of_the_disk(exc), DISK[exc.errno], ServiceError.exit_code))
             if any(arg in ("-v", "--verbose", "-vv") for arg in given):
                 raise
             what = f"this is a fault of callrouter: {type(exc).__name__}: {exc}"
@@ -87,6 +104,11 @@ def _refuse(given: Sequence[str], message: str, hint: str | None, code: int) -> 
         if hint:
             say(f"hint: {safe(hint, lines=True)}", err=True)
     return code
+
+
+def _of_the_disk(exc: OSError) -> str:
+    where = exc.filename2 or exc.filename
+    return f"{where}: {exc.strerror}" if where is not None else str(exc.strerror)
 
 
 def _usage_hint(exc: click.ClickException) -> str | None:

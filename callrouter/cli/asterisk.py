@@ -108,22 +108,21 @@ def reload_asterisk(app: App) -> tuple[Rendered, list[str]]:
 
     :raises AmiError: Asterisk is not running, or refuses us
     """
-    import asyncio
-
-    from callrouter.asterisk.apply import RELOADED
+    from callrouter.asterisk.apply import reload as read_anew
+    from callrouter.cli.interrupt import run as run_to_end
     from callrouter.doctor.asterisk import open_ami
+    from callrouter.store.config import list_trunks
 
-    done = render_configuration(app)
+    done, trunks = render_configuration(app), app.read(list_trunks)
     log = app.settings.asterisk_dir / "log" / "messages"
     start = log.stat().st_size if log.exists() else 0
 
     async def run() -> None:
         async with open_ami(app.settings) as ami:
-            for module in RELOADED:
-                await ami.reload(module)
+            await read_anew(ami, trunks)
 
     with app.quiet():
-        asyncio.run(run())
+        run_to_end(run)
     return done, _logged(log, start)
 
 
@@ -172,10 +171,10 @@ def reload(app: App, ctx: click.Context) -> None:
 @pass_app
 def status(app: App) -> None:
     """Show the running Asterisk: version, uptime, channels, modules, the configuration in force."""
-    import asyncio
+    from callrouter.cli.interrupt import run as run_to_end
 
     with app.quiet():
-        found = asyncio.run(_status(app.settings))
+        found = run_to_end(lambda: _status(app.settings))
     found["config_version"] = (app.status or {}).get("config_version")
     if app.json:
         output.emit(found)

@@ -214,8 +214,8 @@ def tail(app: App, lines: int, once: bool, **given: Any) -> None:
 
     With --json one object a line.
     """
-    import asyncio
-
     from callrouter.cli.call_show import follow
+    from callrouter.cli.interrupt import run
 
-    asyncio.run(follow(app, wanted(app, given), lines, once=once))
+    chosen = wanted(app, given)
+    run(lambda: follow(app, chosen, lines, once=once))

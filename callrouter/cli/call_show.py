@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from callrouter.cli import output
 from callrouter.cli.call import call_cells, call_json, recording_json
 from callrouter.core.disposition import cause_text
+from callrouter.core.outbound import amount
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +36,7 @@ def stored_json(call: StoredCall) -> dict[str, Any]:
     shown["trace"] = [{**output.plain(step), "at": output.iso(step.at)} for step in record.trace]
     shown["recordings"] = [recording_json(recording) for recording in call.recordings]
     shown |= {"company": call.company, "campaign": call.campaign, "number": call.number, "duration": record.duration}
+    shown |= {"cost_micros": record.cost_micros, "currency": call.currency}
     return shown
 
 
@@ -63,6 +65,7 @@ def print_call(call: StoredCall, zone: tzinfo, recordings_dir: Path) -> None:
             ("ring", f"{record.ring_seconds:.1f} s" if record.ring_seconds else None),
             ("talk", f"{record.talk_seconds:.1f} s" if record.talk_seconds else None),
             ("hold", f"{record.hold_seconds:.1f} s" if record.hold_seconds else None),
+            ("cost", f"{amount(record.cost_micros)} {call.currency or ''}" if record.cost_micros is not None else None),
             ("hangup cause", cause_text(record.cause) if record.cause is not None else None),
             ("tags", ", ".join(record.tags) or None),
             ("path", " → ".join(record.path) or None),
@@ -74,21 +77,23 @@ def print_call(call: StoredCall, zone: tzinfo, recordings_dir: Path) -> None:
     if record.legs:
         output.say("\nLegs", bold=True)
         output.table(
-            ("#", "target", "endpoint", "at", "result", "ring", "talk", "cause"),
+            ("#", "target", "endpoint", "over", "at", "result", "ring", "talk", "cost", "cause"),
             [
                 (
                     leg.seq,
                     leg.target,
                     leg.endpoint,
+                    leg.trunk or "",
                     clock(leg.started_at),
                     leg.result or "ringing",
                     f"{leg.ring_seconds:.1f}",
                     f"{leg.talk_seconds:.1f}" if leg.talk_seconds else "",
+                    amount(leg.cost_micros) if leg.cost_micros else "",
                     cause_text(leg.cause) if leg.cause is not None else "",
                 )
                 for leg in record.legs
             ],
-            right=("#", "ring", "talk"),
+            right=("#", "ring", "talk", "cost"),
         )
     if call.recordings:
         output.say("\nRecordings", bold=True)

@@ -10,11 +10,17 @@ from callrouter.cli import output
 from callrouter.cli.context import App, pass_app
 from callrouter.cli.lazy import Group
 from callrouter.cli.options import changes_of, confirm, why_option, yes_option
+from callrouter.core.model import DEFAULT_MAX_CALLS, DEFAULT_MAX_PER_HOUR
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from callrouter.core.model import Company
+
+
+CALLS = "Legs over trunks at once."
+PER_HOUR = "Legs over trunks in any 60 minutes."
+SPEND = "By the trunks' rates, from midnight in the company's zone."
 
 
 @click.group(cls=Group)
@@ -35,13 +41,21 @@ callrouter company add blume --timezone Europe/Berlin --country DE --currency EU
 @click.option("--country", metavar="CC", help="Assumed for its numbers written without + [default: the setting].")
 @click.option("--currency", default="USD", show_default=True, metavar="CUR", help="ISO 4217.")
 @click.option("--record/--no-record", default=True, show_default=True, help="Record its conversations.")
+@click.option("--allow", metavar="DEST", multiple=True, help="A country (GB) or prefix (+4420) that may be dialled.")
+@click.option("--max-outbound-calls", default=str(DEFAULT_MAX_CALLS), show_default=True, metavar="N|none", help=CALLS)
+@click.option(
+    "--max-outbound-per-hour", default=str(DEFAULT_MAX_PER_HOUR), show_default=True, metavar="N|none", help=PER_HOUR
+)
+@click.option("--max-spend-per-day", default="none", show_default=True, metavar="AMOUNT|none", help=SPEND)
 @why_option
 @pass_app
-def add(app: App, country: str | None, **given: Any) -> None:
+def add(app: App, country: str | None, allow: tuple[str, ...], **given: Any) -> None:
     """Add a company. NAME is short: lower-case letters, digits, hyphens."""
     from callrouter.store.config import add_company
 
     given["country"] = country or app.settings.country
+    given["allowed_destinations"] = allow
+    given |= _caps(given, given["currency"])
     added = app.write(lambda session: add_company(session, who=app.who, **given))
     output.changed(app, f"company {added.name} added", added)
 
@@ -81,12 +95,27 @@ def show(app: App, name: str) -> None:
             ("country", found.country),
             ("currency", found.currency),
             ("records calls", output.yes_no(found.record)),
+            (
+                "calls over trunks",
+                f"{_limit(found.max_outbound_calls, 'at once')}, {_limit(found.max_outbound_per_hour, 'in an hour')}",
+            ),
+            ("may spend", _spend(found)),
+            ("also allowed", ", ".join(found.allowed_destinations) or "nothing but its targets"),
             *counts.items(),
         ]
     )
 
 
-@company.command("edit", examples="callrouter company edit acme --timezone America/Chicago --why 'moved'")
+@company.command(
+    "edit",
+    examples="""
+callrouter company edit acme --timezone America/Chicago --why 'moved'
+callrouter company edit acme --max-outbound-calls 80 --max-spend-per-day 120.00
+callrouter company edit acme --max-outbound-per-hour none
+callrouter company edit acme --allow +88161234567    # one satellite telephone
+callrouter company edit acme --forbid +88161234567
+""",
+)
 @click.argument("name")
 @click.option("--name", "new_name", metavar="NAME", help="Another name.")
 @click.option("--title")
@@ -94,14 +123,37 @@ def show(app: App, name: str) -> None:
 @click.option("--country", metavar="CC")
 @click.option("--currency", metavar="CUR")
 @click.option("--record/--no-record", default=None)
+@click.option("--allow", metavar="DEST", multiple=True, help="Add a country (GB) or prefix (+4420) to what is allowed.")
+@click.option("--forbid", metavar="DEST", multiple=True, help="Take one out again.")
+@click.option("--max-outbound-calls", metavar="N|none", help=CALLS)
+@click.option("--max-outbound-per-hour", metavar="N|none", help=PER_HOUR)
+@click.option("--max-spend-per-day", metavar="AMOUNT|none", help=SPEND)
 @why_option
 @pass_app
-def edit(app: App, name: str, new_name: str | None, why: str, **given: Any) -> None:
+def edit(
+    app: App,
+    name: str,
+    new_name: str | None,
+    allow: tuple[str, ...],
+    forbid: tuple[str, ...],
+    why: str,
+    **given: Any,
+) -> None:
     """Change a company; only what is given changes."""
-    from callrouter.store.config import edit_company
+    from callrouter.store.config import edit_company, get_company
 
-    changes = changes_of({"name": new_name, **given})
-    after = app.write(lambda session: edit_company(session, name, changes, who=app.who, why=why))
+    changes = changes_of({"name": new_name, "allow": allow, "forbid": forbid, **given})
+    for option in ("allow", "forbid"):
+        changes.pop(option, None)
+
+    async def work(session: AsyncSession) -> Company:
+        before = await get_company(session, name)
+        changes.update(_caps(given, changes.get("currency") or before.currency))
+        if allow or forbid:
+            changes["allowed_destinations"] = _destinations(before, allow, forbid)
+        return await edit_company(session, name, changes, who=app.who, why=why)
+
+    after = app.write(work)
     output.changed(app, f"company {after.name} changed", after)
 
 
@@ -118,6 +170,57 @@ def rm(app: App, name: str, yes: bool, why: str) -> None:
     confirm(f"Remove company {name}?", yes=yes)
     app.write(lambda session: remove_company(session, name, who=app.who, why=why))
     output.removed(app, f"company {name}")
+
+
+def _caps(given: dict[str, Any], currency: str) -> dict[str, int | None]:
+    """The caps that were given as an ``edit`` or ``add`` takes them.
+
+    :raises InputError: neither a number nor "none"
+    """
+    from callrouter.core.outbound import minor_of_amount
+    from callrouter.errors import InputError
+
+    found: dict[str, int | None] = {}
+    for name in ("max_outbound_calls", "max_outbound_per_hour", "max_spend_per_day"):
+        text = given.get(name)
+        if text is None:
+            continue
+        option = "--" + name.replace("_", "-")
+        try:
+            if text.strip().lower() == "none":
+                found[name] = None
+            elif name == "max_spend_per_day":
+                found[name] = minor_of_amount(text, currency.strip().upper())
+            else:
+                found[name] = minor_of_amount(text, "JPY")  # whole numbers only
+        except InputError as exc:
+            like = f"an amount of {currency} like 25.00" if "spend" in name else "a whole number"
+            raise InputError(f"{option} {text!r} is no cap", hint=f"{like}, or none") from exc
+    return found
+
+
+def _destinations(before: Company, allow: tuple[str, ...], forbid: tuple[str, ...]) -> list[str]:
+    from callrouter.errors import NotFoundError
+    from callrouter.store.companies import check_destination
+
+    gone = {check_destination(each) for each in forbid}
+    if unknown := gone - set(before.allowed_destinations):
+        there = ", ".join(before.allowed_destinations) or "nothing"
+        raise NotFoundError(f"{', '.join(sorted(unknown))} is not on the list", hint=f"on it: {there}")
+    return [each for each in before.allowed_destinations if each not in gone] + list(allow)
+
+
+def _limit(cap: int | None, what: str) -> str:
+    return f"any number {what}" if cap is None else f"at most {cap} {what}"
+
+
+def _spend(company: Company) -> str:
+    from callrouter.core.outbound import amount, micros_of_minor
+
+    cap = company.max_spend_per_day
+    if cap is None:
+        return "any amount a day"
+    return f"{amount(micros_of_minor(cap, company.currency))} {company.currency} a day"
 
 
 async def _with_counts(session: AsyncSession, name: str) -> tuple[Company, dict[str, int]]:

@@ -74,13 +74,13 @@ class App:
         return self._transaction(work, read_only=False)
 
     def _transaction(self, work: Callable[[AsyncSession], Awaitable[T]], *, read_only: bool) -> T:
-        import asyncio
+        from callrouter.cli import interrupt
 
         async def run() -> T:
             async with self.database() as database, database.session(read_only=read_only) as session:
                 return await work(session)
 
-        return asyncio.run(run())
+        return interrupt.run(run)
 
     @contextmanager
     def quiet(self) -> Iterator[None]:

@@ -20,10 +20,17 @@ def db() -> None:
 
 
 @db.command("upgrade", examples="callrouter db upgrade")
+@click.option("--no-backup", is_flag=True, help="Do not copy the database first: you have a backup of your own.")
 @pass_app
-def upgrade(app: App) -> None:
-    """Bring the schema up to date; a SQLite database is copied beside itself first."""
-    name, done = upgrade_database(app)
+def upgrade(app: App, no_backup: bool) -> None:
+    """Bring the schema up to date. A database that needs it is copied first: SQLite beside itself, PostgreSQL into home
+    (by pg_dump)."""
+    from callrouter.store.postgres_tools import ToolsMissing
+
+    try:
+        name, done = upgrade_database(app, keep=not no_backup)
+    except ToolsMissing as exc:
+        raise ToolsMissing(exc.message, hint=f"{exc.hint}; or make a copy yourself and add --no-backup") from exc
     if app.json:
         output.emit({"database": name, **output.plain(done)})
     elif done.before == done.after:
@@ -34,23 +41,23 @@ def upgrade(app: App) -> None:
             output.say(f"as it was before: {done.backup}")
 
 
-def upgrade_database(app: App) -> tuple[str, Upgrade]:
+def upgrade_database(app: App, *, keep: bool = True) -> tuple[str, Upgrade]:
     """Bring the schema up to date; the database's name for people, and what was done.
 
+    :param keep: keep a copy of a database that is changed
     :raises DatabaseError: newer, half-applied, not writable …
     """
-    import asyncio
-
+    from callrouter.cli.interrupt import run as run_to_end
     from callrouter.store.database import Database
 
     async def run() -> tuple[str, Upgrade]:
         database = Database(app.settings.database)
         try:
-            return database.shown, await database.upgrade()
+            return database.shown, await database.upgrade(keep=keep, copies=app.settings.home_dir)
         finally:
             await database.dispose()
 
-    return asyncio.run(run())
+    return run_to_end(run)
 
 
 @db.command("check", examples="callrouter db check && callrouter serve")
@@ -58,8 +65,7 @@ def upgrade_database(app: App) -> tuple[str, Upgrade]:
 @pass_app
 def check(app: App, ctx: click.Context) -> None:
     """Say how the database stands to this program; exit 1 when it needs something."""
-    import asyncio
-
+    from callrouter.cli.interrupt import run as run_to_end
     from callrouter.store.database import Database
 
     async def run() -> tuple[str, SchemaState]:
@@ -69,7 +75,7 @@ def check(app: App, ctx: click.Context) -> None:
         finally:
             await database.dispose()
 
-    name, state = asyncio.run(run())
+    name, state = run_to_end(run)
     if app.json:
         output.emit({"database": name, "ok": state.ok, **output.plain(state)})
     elif state.ok:

@@ -25,8 +25,7 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 @pass_app
 def doctor(app: App, ctx: click.Context) -> None:
     """Look for what is wrong, and say how to mend it. Exit 1 when a check failed."""
-    import asyncio
-
+    from callrouter.cli.interrupt import run as run_to_end
     from callrouter.doctor import examine
 
     async def run() -> list[Check]:
@@ -38,7 +37,7 @@ def doctor(app: App, ctx: click.Context) -> None:
         return found
 
     with app.quiet():
-        checks = asyncio.run(run())
+        checks = run_to_end(run)
     counts = {state: sum(check.state == state for check in checks) for state in COLOURS}
     if app.json:
         output.emit({"ok": not counts["fail"], "counts": counts, "checks": checks})

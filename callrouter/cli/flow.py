@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from callrouter.core.model import FlowVersion
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, lazy={"test": ("callrouter.cli.flow_test:test", "Try your own expectations of the routing.")})
 def flow() -> None:
     """Flows: menus, opening hours, whom to ring, voicemail."""
 
@@ -292,7 +292,9 @@ def draw(app: App, flow: str, company: str | None, style: str, version: int | No
             raise FlowError(f"flow {saved.name} version {saved.version}: {exc.message}", hint=exc.hint) from exc
     drawn = {"text": as_text, "mermaid": as_mermaid, "svg": as_svg}[style](parsed)
     if target is not None:
-        target.write_text(drawn, "utf-8")
+        from callrouter.cli.files import write_whole
+
+        write_whole(target, drawn)
     if app.json:
         output.emit({"flow": parsed.name, "format": style, "drawing": drawn, "file": target})
     elif target is not None:

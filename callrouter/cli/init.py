@@ -49,6 +49,7 @@ def _steps(app: App) -> Iterator[tuple[str, str]]:
     from callrouter.asterisk.render import make_directories
     from callrouter.cli.config import settings_file
     from callrouter.cli.db import upgrade_database
+    from callrouter.cli.files import write_whole
     from callrouter.cli.reference import settings_sample
 
     settings = app.settings
@@ -70,8 +71,7 @@ def _steps(app: App) -> Iterator[tuple[str, str]]:
     if file.exists():
         yield "settings", f"{file} is there"
     else:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(settings_sample(), "utf-8")
+        write_whole(file, settings_sample())
         yield "settings", f"{file} written; all in it is commented out"
 
     name, upgrade = upgrade_database(app)

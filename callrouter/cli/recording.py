@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -32,24 +32,24 @@ PLAYERS = (
 
 @click.group(cls=Group)
 def recording() -> None:
-    """Recordings: list, play, export, verify."""
+    """Recordings: list, show, play, export, verify."""
 
 
 @recording.command("list", examples="callrouter recording list\ncallrouter recording list --status suspect")
 @click.option("--call", metavar="ID", help="Only this call's.")
-@click.option("--status", type=click.Choice(["pending", "ok", "suspect", "missing"]), help="Only these.")
+@click.option("--status", type=click.Choice(["pending", "ok", "suspect", "missing", "empty"]), help="Only these.")
 @click.option("--limit", type=click.IntRange(1, 100000), default=50, show_default=True)
 @pass_app
 def list_(app: App, call: str | None, status: str | None, limit: int) -> None:
     """List recordings, newest first."""
     from callrouter.cli.call import recording_json
 
-    found = app.read(lambda session: _chosen(session, call))
-    chosen = [each for each in found if status in (None, each.status)][:limit]
+    chosen = app.read(lambda session: _chosen(session, call, status, limit))
     if app.json:
         output.emit([recording_json(each) for each in chosen])
     elif not chosen:
-        output.say("No recordings yet." if not found else "No recordings like that.")
+        any_at_all = app.read(lambda session: _chosen(session, None, None, 1))
+        output.say("No recordings like that." if any_at_all else "No recordings yet.")
     else:
         output.table(
             ("id", "call", "began (UTC)", "kind", "length", "size", "status", "problem"),
@@ -70,17 +70,19 @@ def list_(app: App, call: str | None, status: str | None, limit: int) -> None:
         )
 
 
-async def _chosen(session: AsyncSession, call: str | None) -> list[StoredRecording]:
-    """All recordings, newest first, or those of a call."""
+async def _chosen(session: AsyncSession, call: str | None, status: str | None, limit: int) -> list[StoredRecording]:
+    """Recordings, newest first, or those of a call."""
+    from callrouter.core.records import RecordingStatus
     from callrouter.store.calls import get_call
     from callrouter.store.recordings import list_recordings
 
-    if call is not None:
-        return list((await get_call(session, call)).recordings)
-    return await list_recordings(session, limit=None)
+    if call is None:
+        return await list_recordings(session, status=RecordingStatus(status) if status else None, limit=limit)
+    of_call = (await get_call(session, call)).recordings
+    return [each for each in of_call if status in (None, each.status)][:limit]
 
 
-async def _some(session: AsyncSession, refs: tuple[str, ...]) -> list[StoredRecording]:
+async def some(session: AsyncSession, refs: tuple[str, ...]) -> list[StoredRecording]:
     """Recordings by their ids, or by their calls' ids."""
     from callrouter.store.calls import get_call
     from callrouter.store.recordings import get_recording
@@ -102,7 +104,7 @@ async def _some(session: AsyncSession, refs: tuple[str, ...]) -> list[StoredReco
 @pass_app
 def play(app: App, id: str) -> None:  # noqa: A002 - what the help calls it
     """Play a recording, given its ID or its call's, with a player that is installed."""
-    found = app.read(lambda session: _some(session, (id,)))
+    found = app.read(lambda session: some(session, (id,)))
     path = _file(app, found[0])
     program = next(
         ((where, options) for name, options, can in PLAYERS if path.suffix in can and (where := shutil.which(name))),
@@ -133,6 +135,76 @@ def _file(app: App, found: StoredRecording) -> Path:
     return path
 
 
+@recording.command("show", examples="callrouter recording show 1c29a7d0\ncallrouter recording show 1c29a7d0 --json")
+@click.argument("id")
+@pass_app
+def show(app: App, id: str) -> None:  # noqa: A002 - what the help calls it
+    """Show a recording, given its ID or its call's: what is stored of it, and its manifest."""
+    from callrouter.cli.call import recording_json
+    from callrouter.media import manifest
+
+    found = app.read(lambda session: some(session, (id,)))[0]
+    data = None
+    if found.path is not None and found.manifest_sha256 is not None:
+        data = manifest.read(manifest.inside(app.settings.recordings, found.path), found.manifest_sha256)
+    try:
+        told = None if data is None else manifest.decode(data)
+    except ValueError:
+        told = None
+    if app.json:
+        output.emit({**recording_json(found), "manifest": told})
+        return
+    output.fields(_facts(app, found))
+    if told is not None and data is not None:
+        output.say("\nManifest", bold=True)
+        output.fields(_manifest_fields(told))
+        if manifest.digest(data) != found.manifest_sha256:
+            output.warn("the manifest is not the one that was stored: callrouter recording verify")
+    elif found.manifest_sha256 is not None:
+        output.warn("its manifest is gone, or cannot be read: callrouter recording verify")
+
+
+def _facts(app: App, found: StoredRecording) -> list[tuple[str, object]]:
+    levels = [f"{level:.0f} dBFS" for level in (found.left_dbfs, found.right_dbfs) if level is not None]
+    return [
+        ("recording", found.id),
+        ("call", found.call_id),
+        ("kind", found.kind),
+        ("status", found.status + (f": {found.problem}" if found.problem else "")),
+        ("file", app.settings.recordings / found.path if found.path else None),
+        ("length", f"{found.seconds:.1f} s" if found.seconds else None),
+        ("level", ", ".join(levels) or None),
+        ("manifest", f"link {found.chain_seq}, {found.manifest_sha256}" if found.chain_seq else "none yet"),
+    ]
+
+
+def _manifest_fields(told: dict[str, Any]) -> list[tuple[str, object]]:
+    audio = told["audio"]
+    gaps = [
+        f"{gap['channel']}: {gap['seconds']:.1f} s"
+        + ("" if gap["start"] is None else f" from {gap['start']:.1f} s")
+        + f" ({gap['why']})"
+        for gap in told["gaps"]
+    ]
+    return [
+        ("link", told["seq"]),
+        ("after", told["previous_sha256"]),
+        ("began", told["started_at"]),
+        ("ended", told["ended_at"]),
+        ("audio", f"{audio['path']}, {output.size(audio['size_bytes'])}, {audio['seconds']:.1f} s, {audio['format']}"),
+        ("sampled", f"{audio['sample_rate']} Hz, {audio['channels']} channel" + "s" * (audio["channels"] != 1)),
+        ("SHA-256", audio["sha256"]),
+        ("channels", ", ".join(f"{place}: {who}" for place, who in told["channel_map"].items())),
+        ("gaps", "; ".join(gaps) or "none"),
+        ("pauses", f"{len(told['pauses'])}" if told["pauses"] else "none"),
+        ("consent", told["consent"] or "not known"),
+        ("flow", told["flow"] or "none"),
+        ("recorded", told["policy"]),
+        ("problems", "; ".join(told["problems"]) or None),
+        ("made by", told["tool"]),
+    ]
+
+
 @recording.command(
     "export",
     examples="""
@@ -156,7 +228,11 @@ def export(
     since: str | None,
     until: str | None,
 ) -> None:
-    """Copy recordings out, by their IDs or their calls', or by company and time. Names carry no telephone number."""
+    """Copy recordings out, by their IDs or their calls', or by company and time. Names carry no telephone number.
+
+    The manifest goes with each, as .json; its SHA-256 is that of the file kept here, so of an exact copy only
+    (--format flac or opus, as it is kept).
+    """
     from callrouter.cli.call import wanted
     from callrouter.media.archive import export as copy
     from callrouter.store.calls import list_calls
@@ -168,7 +244,7 @@ def export(
 
     async def work(session: AsyncSession) -> list[StoredRecording]:
         if ids:
-            return await _some(session, ids)
+            return await some(session, ids)
         rows = await list_calls(session, chosen, 1_000_000)
         return [each for row in rows for each in row.recordings if each.path is not None]
 
@@ -182,22 +258,31 @@ def export(
             output.say(str(path))
 
 
-@recording.command("verify", examples="callrouter recording verify\ncallrouter recording verify 1c29a7d0")
+@recording.command(
+    "verify",
+    examples="""
+callrouter recording verify
+callrouter recording verify --since 7d
+callrouter recording verify 1c29a7d0
+callrouter recording verify --noted 1234:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+""",
+)
 @click.argument("ids", nargs=-1)
+@click.option("--since", metavar="WHEN", help="Only what began since: 2026-11-21, or ago: 24h, 7d.")
+@click.option("--noted", metavar="LINK:SHA256", help="A link as verify printed it once: it must still be there.")
 @click.pass_context
 @pass_app
-def verify(app: App, ctx: click.Context, ids: tuple[str, ...]) -> None:
-    """Read finished recordings and compare them with what was stored: all, or those given. Exit 1 when one differs."""
-    from callrouter.media.archive import verify as compare
+def verify(app: App, ctx: click.Context, ids: tuple[str, ...], since: str | None, noted: str | None) -> None:
+    """Read recordings and manifests, and compare them with the database and with each other: all, or those given.
 
-    rows = app.read(lambda session: _some(session, ids) if ids else _chosen(session, None))
-    report = compare(app.settings.recordings, rows, find_extra=not ids)
-    if app.json:
-        output.emit({**output.plain(report), "clean": report.clean})
-    else:
-        output.say(f"{report.ok} as stored, in {app.settings.recordings}")
-        for word, paths in (("changed", report.changed), ("missing", report.missing), ("extra", report.extra)):
-            for path in paths:
-                output.say(f"{word}: {output.safe(path)}", fg="red")
-    if not report.clean:
+    Finds what was changed, is missing, is extra, breaks the chain of manifests, or stands otherwise in the database.
+    Exit 1 when something is found.
+    """
+    from callrouter.cli.call import moment
+    from callrouter.cli.recording_verify import verify_recordings
+
+    if ids and (since or noted):
+        raise InputError("IDs or --since or --noted, not both")
+    start = moment(since, UTC) if since else None
+    if not verify_recordings(app, ids, start, noted):
         ctx.exit(1)

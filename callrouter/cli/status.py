@@ -48,6 +48,7 @@ def problems(found: dict[str, Any]) -> list[str]:
     for part, name in (("database", "database"), ("journal", "journal"), ("recording_store", "recordings")):
         if problem := (found.get(part) or {}).get("problem"):
             wrong.append(f"{name}: {problem}")
+    wrong += [f"outbound: {_alarm(each)}" for each in found.get("alarms") or []]
     return wrong + [str(each) for each in found.get("problems") or []]
 
 
@@ -61,8 +62,10 @@ def _print(found: dict[str, Any], wrong: list[str]) -> None:
             ("server", f"running, version {found.get('version')}, pid {found.get('pid')}"),
             ("up for", _ago(time.time() - float(found["started_at"])) if found.get("started_at") else None),
             ("calls", f"{found.get('calls', 0)} in progress, {found.get('total', 0)} since the start"),
+            ("over trunks", found.get("outbound_calls")),
             ("channels", ami.get("channels")),
             ("configuration", _configuration(found)),
+            ("reconciled", _reconciled(found.get("reconciliation"))),
             ("ARI", (found.get("ari") or {}).get("state")),
             ("AMI", "connected" if ami.get("connected") else "not connected"),
             ("journal", f"{pending} bytes on their way to the database" if pending else "drained"),
@@ -81,6 +84,21 @@ def _print(found: dict[str, Any], wrong: list[str]) -> None:
         output.say("\nProblems", bold=True)
         for each in wrong:
             output.say(output.safe(f"  {each}"), fg="red")
+
+
+def _reconciled(last: dict[str, Any] | None) -> str:
+    if not last:
+        return "not since the start"
+    open_ = last["unexplained"]
+    what = f"{open_} unexplained (callrouter reconcile --last)" if open_ else "all explained"
+    return f"{last['compared']} calls, {what}, {_ago(time.time() - float(last['at']))} ago"
+
+
+def _alarm(alarm: dict[str, Any]) -> str:
+    count, last = int(alarm.get("count") or 0), alarm.get("last")
+    ago = f", the last {_ago(time.time() - float(last))} ago" if last else ""
+    times = f"{count} call{'s' if count != 1 else ''}"
+    return f"{alarm.get('company')}: {alarm.get('cap')} kept {times} from being dialled{ago}: {alarm.get('reason')}"
 
 
 def _configuration(found: dict[str, Any]) -> str:

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from callrouter.core.model import Target
 
 
+premium_option = click.option(
+    "--allow-premium",
+    is_flag=True,
+    help="Let the company dial --number though it is of a premium-rate, satellite or such range.",
+)
+
+
 @click.group(cls=Group)
 def target() -> None:
     """Targets: the business lines that ring."""
@@ -47,6 +54,7 @@ callrouter target add sales --company acme --sip-uri sip:100@pbx.example --whisp
 @click.option("--title", default="", help="For people to read; made from the name when left out.")
 @click.option("--ring-seconds", type=int, default=25, show_default=True, help="How long it rings.")
 @click.option("--whisper", metavar="TEXT", help="Said to the business first; may hold {campaign}, {number}, {company}.")
+@premium_option
 @why_option
 @pass_app
 def add(app: App, company: str | None, **given: Any) -> None:
@@ -145,15 +153,21 @@ callrouter target edit acme/ana --whisper ""    # no whisper any more
 @click.option("--title")
 @click.option("--ring-seconds", type=int)
 @click.option("--whisper", metavar="TEXT", help='"" for none.')
+@premium_option
 @why_option
 @pass_app
-def edit(app: App, name: str, company: str | None, new_name: str | None, why: str, **given: Any) -> None:
+def edit(
+    app: App, name: str, company: str | None, new_name: str | None, allow_premium: bool, why: str, **given: Any
+) -> None:
     """Change a target; only what is given changes."""
     from callrouter.store.config import edit_target
 
-    changes = changes_of({"name": new_name, **given})
+    changes = changes_of({"name": new_name, "allow_premium": allow_premium or None, **given})
+    changes.pop("allow_premium", None)
     _check_whisper(changes.get("whisper"))
-    after = app.write(lambda s: edit_target(s, name, changes, company=company, who=app.who, why=why))
+    after = app.write(
+        lambda s: edit_target(s, name, changes, company=company, allow_premium=allow_premium, who=app.who, why=why)
+    )
     output.changed(app, f"target {after.name} changed", after)
 
 

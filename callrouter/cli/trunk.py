@@ -11,10 +11,13 @@ from callrouter.cli import output
 from callrouter.cli.context import App, pass_app
 from callrouter.cli.lazy import Group
 from callrouter.cli.options import changes_of, confirm, why_option, yes_option
+from callrouter.core.trunks import SETUP_SECONDS, parse_rate, rate_text
 from callrouter.errors import AsteriskError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sqlalchemy.ext.asyncio import AsyncSession
 
     from callrouter.asterisk.presets import Preset
     from callrouter.core.model import Trunk
@@ -22,10 +25,11 @@ if TYPE_CHECKING:
 
 CALLER_ID = ("pass-through", "tracking-number", "fixed")
 DID_SOURCE = ("request-uri", "to-header")
+MEDIA_ENCRYPTION = ("none", "sdes", "dtls")
 NUMBER_FORMAT = ("e164", "e164-no-plus", "national", "international-00")
 FIELDS = tuple(
     "preset host port transport match registers username codecs caller_id fixed_caller_id did_source number_format "  # noqa: SIM905
-    "qualify_seconds country".split()
+    "qualify_seconds country media_encryption secure_only next_trunk setup_seconds rates".split()
 )
 
 
@@ -50,6 +54,21 @@ def trunk_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--number-format", type=click.Choice(NUMBER_FORMAT), help="How it wants numbers written."),
         click.option("--qualify-seconds", type=click.IntRange(0, 3600), help="Between probes; 0: never."),
         click.option("--country", metavar="CC", help="Assumed for its numbers without +."),
+        click.option("--media-encryption", type=click.Choice(MEDIA_ENCRYPTION), help="SRTP; sdes needs TLS."),
+        click.option(
+            "--secure-only/--no-secure-only", default=None, help="Refuse its calls when they come without TLS."
+        ),
+        click.option("--next-trunk", metavar="NAME", help='Tried when this one fails; "": none.'),
+        click.option(
+            "--setup-seconds", type=click.FloatRange(*SETUP_SECONDS), help="Until a silent call goes to --next-trunk."
+        ),
+        click.option(
+            "--rate",
+            "rates",
+            multiple=True,
+            metavar="PREFIX=PRICE",
+            help='Price of a minute, in the company\'s currency: +1=0.009; may be repeated; "": none.',
+        ),
         click.option("--password", is_flag=True, help="Ask for its password (see trunk secret)."),
         click.option("--password-stdin", is_flag=True, help="Read its password from standard input."),
     ]
@@ -63,6 +82,9 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
     found = {key: value for key, value in values.items() if value not in (None, ())}
     if "codecs" in found:
         found["codecs"] = tuple(part.strip() for part in found["codecs"].split(",") if part.strip())
+    if "rates" in found:
+        # A list: an empty one is given, too.
+        found["rates"] = [parse_rate(text) for text in found["rates"] if text.strip()]
     return found
 
 
@@ -91,10 +113,16 @@ def add(app: App, name: str, preset: str, password: bool, password_stdin: bool, 
     check_trunk(made, app.settings)
     secret = _ask_password(made, ask=password, stdin=password_stdin)
     fields = {key: getattr(made, key) for key in FIELDS}
-    added = app.write(lambda session: add_trunk(session, name=name, **fields, who=app.who, why=why))
-    if secret is not None:
-        _store(app, name, secret)
-    elif added.username:
+
+    async def work(session: AsyncSession) -> Trunk:
+        added = await add_trunk(session, name=name, **fields, who=app.who, why=why)
+        if secret is not None:
+            # Before the commit: who reads the trunk finds its password.
+            _store(app, name, secret)
+        return added
+
+    added = app.write(work)
+    if secret is None and added.username:
         output.warn(f"its password is not stored yet: callrouter trunk secret {name}")
     if not chosen.verified and not app.json:
         output.warn(f"preset {chosen.name}: {chosen.note}")
@@ -175,6 +203,8 @@ def show(app: App, name: str) -> None:
             ("name", found.name),
             ("preset", found.preset),
             ("host", f"{found.host}:{found.port} over {found.transport}"),
+            ("audio", "in clear" if found.media_encryption == "none" else f"SRTP, {found.media_encryption}"),
+            ("calls without TLS", "refused" if found.secure_only else "taken"),
             ("calls come from", ", ".join(found.match) or found.host),
             ("registers", output.yes_no(found.registers)),
             ("username", found.username),
@@ -185,6 +215,8 @@ def show(app: App, name: str) -> None:
             ("numbers out as", found.number_format),
             ("probed every", f"{found.qualify_seconds} s" if found.qualify_seconds else "never"),
             ("country", found.country),
+            ("next trunk", f"{found.next_trunk}, after {found.setup_seconds:g} s" if found.next_trunk else "none"),
+            ("a minute to", ", ".join(rate_text(rate) for rate in found.rates) or "not known"),
             ("targets", ", ".join(targets) or "none"),
             ("state", state_words(state)),
         ]
@@ -196,6 +228,8 @@ def show(app: App, name: str) -> None:
     examples="""
 callrouter trunk edit main --caller-id tracking-number
 callrouter trunk edit voip --match 198.51.100.0/28 --match 198.51.100.64/28
+callrouter trunk edit main --transport tls --media-encryption sdes --secure-only
+callrouter trunk edit main --next-trunk voip --setup-seconds 3 --rate +1=0.009 --rate +44=0.012
 """,
 )
 @click.argument("name")
@@ -277,6 +311,9 @@ def presets(app: App, name: str | None) -> None:
     )
     output.say()
     output.paragraph(preset.note)
+    if preset.tls:
+        output.say()
+        output.paragraph(f"TLS and SRTP: {preset.tls}")
 
 
 def _preset_json(preset: Preset) -> dict[str, Any]:
@@ -324,21 +361,20 @@ def _reload(app: App, name: str) -> None:
 @pass_app
 def test(app: App, ctx: click.Context, name: str) -> None:
     """Say what Asterisk knows of a trunk: registration, reachability, the likely cause and what mends it."""
-    import asyncio
-
     from callrouter.cli.doctor import print_check
+    from callrouter.cli.interrupt import run as run_to_end
     from callrouter.doctor.asterisk import open_ami
-    from callrouter.doctor.asterisk import trunk as look
+    from callrouter.doctor.trunks import trunk as look
     from callrouter.store.config import get_trunk
 
     found = app.read(lambda session: get_trunk(session, name))
 
     async def run() -> Check:
         async with open_ami(app.settings) as ami:
-            return await look(ami, found)
+            return await look(app.settings, ami, found)
 
     with app.quiet():
-        check = asyncio.run(run())
+        check = run_to_end(run)
     if app.json:
         output.emit(check)
     else:

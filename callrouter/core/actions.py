@@ -52,6 +52,23 @@ class Dial:
     record: bool = True
     music: bool = False
     """The caller hears hold music instead of ringing."""
+    ringing: bool = False
+    """The caller hears ringing from the start, not only once the destination rings."""
+    trunk: str | None = None
+    """Name of the trunk; None: by SIP URI, which costs nothing and is not limited."""
+    number: str = ""
+    """E.164, when over a trunk."""
+    rate: int | None = None
+    """What a minute costs, in millionths of the company's currency unit; None: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopLeg:
+    """Stop ringing a destination over a trunk that gives no sign of life; the talk phase then returns."""
+
+    leg_id: str
+    channel: str
+    """Asterisk's id of the leg's own channel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,5 +102,15 @@ class LeaveToFailsafe:
 
 
 Action: TypeAlias = (
-    Answer | Play | StopPlayback | StartTimer | CancelTimer | Dial | Record | StopRecording | Hangup | LeaveToFailsafe
+    Answer
+    | Play
+    | StopPlayback
+    | StartTimer
+    | CancelTimer
+    | Dial
+    | StopLeg
+    | Record
+    | StopRecording
+    | Hangup
+    | LeaveToFailsafe
 )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
 from callrouter.core import events as e
 from callrouter.core import notes as note
 from callrouter.core.disposition import UNWATCHED, Disposition, LegResult, cause_text, leg_result
+from callrouter.core.outbound import cost_micros
 from callrouter.core.records import CallRecord, Leg, RecordingRef, TraceStep
 
 LogItem: TypeAlias = e.Event | note.Note
@@ -21,6 +22,7 @@ def fold(log: Iterable[LogItem]) -> CallRecord | None:
     :returns: None when the log does not begin with CallArrived; a record without disposition while the call lasts
     """
     record: CallRecord | None = None
+    rates: dict[str, int] = {}
     held_since: float | None = None
     for item in log:
         if isinstance(item, e.CallArrived):
@@ -28,6 +30,8 @@ def fold(log: Iterable[LogItem]) -> CallRecord | None:
             continue
         if record is None:
             return None
+        if isinstance(item, note.LegPlanned) and item.rate is not None:
+            rates[item.leg_id] = item.rate
         if isinstance(item, e.LegHeld):
             if item.on and held_since is None and _is_open(record, item.leg_id):
                 held_since = item.at
@@ -38,7 +42,18 @@ def fold(log: Iterable[LogItem]) -> CallRecord | None:
         if ends and held_since is not None:
             record, held_since = _hold(record, item.at - held_since), None
         record = _add(record, item)
-    return record
+    return _priced(record, rates) if record is not None and rates else record
+
+
+def _priced(record: CallRecord, rates: Mapping[str, int]) -> CallRecord:
+    """What the legs that have ended cost."""
+    legs = tuple(
+        replace(leg, cost_micros=cost_micros(rates[leg.id], leg.talk_seconds))
+        if leg.id in rates and leg.trunk is not None and leg.ended_at is not None
+        else leg
+        for leg in record.legs
+    )
+    return replace(record, legs=legs)
 
 
 def _begin(event: e.CallArrived) -> CallRecord:
@@ -90,6 +105,7 @@ def _add(record: CallRecord, item: LogItem) -> CallRecord:
                 target=item.target,
                 endpoint=item.endpoint,
                 started_at=item.at,
+                trunk=item.trunk,
             )
             record = replace(record, legs=(*record.legs, leg))
             return _trace(record, item.at, item.path, f"dial {item.target}", item.why)
@@ -112,6 +128,12 @@ def _add(record: CallRecord, item: LogItem) -> CallRecord:
             if answered == record:
                 return record
             return _trace(answered, item.at, item.leg_id, "answered", "the destination answered")
+        case e.DialRefused():
+            legs = tuple(
+                replace(leg, trunk=None, ended_at=item.at, result=LegResult.FAILED) if leg.id == item.leg_id else leg
+                for leg in record.legs
+            )
+            return replace(record, legs=legs)
         case e.DialReturned():
             if item.status == "NOANSWER":
                 record = _untaken(record, item.leg_id)
@@ -214,8 +236,12 @@ def _ledger(record: CallRecord, item: e.LedgerClosed) -> CallRecord:
         last = record.legs[-1]
         if (item.answered_at or item.billsec > 0) and item.dialstatus in ("", "ANSWER") and last.answered_at is None:
             record = _leg(record, last.id, answered_at=item.answered_at or item.at - item.billsec)
-        result = leg_result(item.dialstatus, item.cause) if item.dialstatus else LegResult.CANCELLED
-        record = _end_leg(record, last.id, item.at, result, item.cause)
+        result = LegResult.FAILED if item.asterisk_ended else LegResult.CANCELLED
+        if item.dialstatus:
+            result = leg_result(item.dialstatus, item.cause)
+        # The business may have hung up long before the caller's channel went: nobody was there to go on with it.
+        talked_until = item.answered_at + item.billsec if item.answered_at and item.billsec > 0 else item.at
+        record = _end_leg(record, last.id, min(item.at, talked_until), result, item.cause)
     elif (
         item.billsec > 0
         and item.dialstatus == "ANSWER"

@@ -20,8 +20,29 @@ _RESULTS = {
 }
 
 
-def conclude(session: Session, at: float, cause: int) -> tuple[Disposition, str]:
-    """The call's disposition, with its reason. Decided here, once, when the caller's channel is gone."""
+ASTERISK_ENDED = "Asterisk ended while the call was up"
+_HAD_ITS_END = frozenset({Disposition.ANSWERED, Disposition.VOICEMAIL})
+
+
+def conclude(session: Session, at: float, cause: int, *, asterisk_ended: bool = False) -> tuple[Disposition, str]:
+    """The call's disposition, with its reason. Decided here, once, when the caller's channel is gone.
+
+    :param asterisk_ended: the channel went because Asterisk itself did, so that nobody hung up
+    """
+    disposition, reason = _conclude(session, at, cause)
+    if not asterisk_ended or isinstance(session.wait, Leaving):
+        return disposition, reason
+    if disposition in _HAD_ITS_END:
+        return disposition, f"{ASTERISK_ENDED}: {reason}"
+    match session.wait:
+        case Calling(target=target) | HandedOver(target=target) if target:
+            return Disposition.FAILED, f"{ASTERISK_ENDED}: {target} rang"
+        case Saying() | Choosing() | Taking():
+            return Disposition.FAILED, f"{ASTERISK_ENDED}: the caller was in {session.node}"
+    return Disposition.FAILED, ASTERISK_ENDED
+
+
+def _conclude(session: Session, at: float, cause: int) -> tuple[Disposition, str]:
     wait = session.wait
     if session.rejected:
         return Disposition.REJECTED, session.ending
@@ -39,9 +60,13 @@ def conclude(session: Session, at: float, cause: int) -> tuple[Disposition, str]
         if cause in _CALLER_LEFT:
             return Disposition.ABANDONED, f"the caller hung up while {wait.target} rang"
         return outcome(wait.target, leg_result("", cause), cause)
+    if session.unwatched and isinstance(wait, HandedOver):
+        return _nobody_rung(session, cause)
     if isinstance(wait, Leaving | HandedOver):
         if session.last_leg is not None:
             return _RESULTS[session.last_leg], session.last_leg_reason
+        if isinstance(wait, HandedOver) and cause in _CALLER_LEFT:
+            return Disposition.ABANDONED, f"the caller hung up before anything rang: {session.ending}"
         return Disposition.COMPLETED, session.ending
     before = f", after {session.last_leg_reason}" if session.last_leg_reason else ""
     match wait:
@@ -50,6 +75,15 @@ def conclude(session: Session, at: float, cause: int) -> tuple[Disposition, str]
         case Saying() | Choosing() | Taking():
             return Disposition.ABANDONED, f"the caller hung up in {session.node}{before}"
     return Disposition.FAILED, f"the call ended before it was routed: {cause_text(cause)}"
+
+
+def _nobody_rung(session: Session, cause: int) -> tuple[Disposition, str]:
+    """The end of a call that no controller saw, and whose record names no destination."""
+    if session.unwatched == "controller":
+        return Disposition.ABANDONED, "the caller hung up before the call was routed"
+    if session.entry is not None and session.entry.backups:
+        return Disposition.ABANDONED, "the caller hung up before anything rang"
+    return Disposition.FAILED, f"nothing was rung: {cause_text(cause)}"
 
 
 def outcome(target: str, result: LegResult, cause: int) -> tuple[Disposition, str]:

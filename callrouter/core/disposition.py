@@ -76,6 +76,28 @@ def cause_text(cause: int) -> str:
     return f"{CAUSES.get(cause, 'unknown cause')} ({cause})"
 
 
+_TRUNK_CAUSES = frozenset({3, 20, 27, 34, 38, 41, 42, 44, 47, 58})
+"""Causes by which a trunk says that it cannot carry the call: 503, 500, 502, 488 and their like (RFC 3398), no route,
+an address that is not reachable."""
+_TRUNK_SILENCE = frozenset({18, 102})
+"""408 and 504: of a trunk only where nothing has rung, else of who was rung."""
+
+
+def trunk_failed(status: str, cause: int, alive: bool) -> bool:
+    """Whether a finished ``Dial()`` failed for the trunk, so that another one may reach the same destination. Busy,
+    declined, not found and not available are the destination's own answer.
+
+    :param status: DIALSTATUS
+    :param cause: Q.850 HANGUPCAUSE
+    :param alive: whether there was ringing or early media
+    """
+    if status in ("ANSWER", "CANCEL"):
+        return False
+    if cause == 0:
+        return status in ("CHANUNAVAIL", "CONGESTION")
+    return cause in _TRUNK_CAUSES or (cause in _TRUNK_SILENCE and not alive)
+
+
 def leg_result(status: str, cause: int) -> LegResult:
     """What a finished ``Dial()`` came to.
 

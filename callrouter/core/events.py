@@ -31,6 +31,10 @@ class CallArrived:
     """Why nothing can be recorded at this moment; None when it can."""
     handled_by: str = "controller"
     """"failsafe" when the dialplan handled the call by itself."""
+    unwatched: str = ""
+    """Why no controller saw this call, which is told afterwards from Asterisk's own records; empty: one did."""
+    trunks_down: tuple[tuple[str, str], ...] = ()
+    """Trunks known to be down, each with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,8 @@ class LegStarted:
     at: float
     leg_id: str
     channel: str
+    endpoint: str = ""
+    """Asterisk's dial string, where Asterisk's own record tells of the leg."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,8 @@ class LegProgress:
 class LegAnswered:
     at: float
     leg_id: str
+    recorded: bool | None = None
+    """Whether it was recorded, where Asterisk's own record tells of the leg; None: as was planned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +138,26 @@ class RecordingTrouble:
 
 
 @dataclass(frozen=True, slots=True)
+class TrunksChanged:
+    """Trunks went down or came back."""
+
+    at: float
+    down: tuple[tuple[str, str], ...]
+    """Those known to be down now, each with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class DialRefused:
+    """A leg was not dialled: a limit of the company forbids it."""
+
+    at: float
+    leg_id: str
+    cap: str
+    """Which (``outbound.Cap``)."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ActionFailed:
     """What we asked Asterisk for did not work. ``action`` is the action's class name; ``ref`` its id, if it has one."""
 
@@ -158,7 +186,7 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class LedgerClosed:
-    """The call ended while no controller watched; Asterisk's own CDR says how."""
+    """The call ended while no controller watched; Asterisk's own CDR says how, or that Asterisk ended first."""
 
     at: float
     billsec: float
@@ -166,6 +194,10 @@ class LedgerClosed:
     answered_at: float | None
     cause: int
     dialstatus: str = ""
+    recording_problem: str | None = None
+    """Why the last conversation was not recorded, when it should have been."""
+    asterisk_ended: bool = False
+    """There is no CDR of the end, for Asterisk itself ended while the call was up; ``at`` is when it was last seen."""
 
 
 Event: TypeAlias = (
@@ -182,6 +214,8 @@ Event: TypeAlias = (
     | DialReturned
     | RecordingEnded
     | RecordingTrouble
+    | TrunksChanged
+    | DialRefused
     | ActionFailed
     | CallerHungUp
     | Resumed

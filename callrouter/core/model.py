@@ -47,6 +47,24 @@ class NumberFormat(StrEnum):
     INTERNATIONAL_00 = "international-00"  # 0012025550123
 
 
+DEFAULT_MAX_CALLS = 50
+"""Of a new company: more people than that talk at once in few businesses that answer on outside lines."""
+DEFAULT_MAX_PER_HOUR = 1000
+"""Of a new company: 50 lines busy with calls of three minutes."""
+
+
+class NumberKind(StrEnum):
+    """What it may cost to dial a number."""
+
+    ORDINARY = "ordinary"
+    PREMIUM = "premium-rate"
+    SHARED_COST = "shared-cost"
+    PERSONAL = "personal"
+    """Follows its owner (+44 70); priced as its owner likes."""
+    SATELLITE = "satellite"
+    """Satellite telephones, and networks of no country."""
+
+
 @dataclass(frozen=True, slots=True)
 class Company:
     id: str

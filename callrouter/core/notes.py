@@ -63,6 +63,10 @@ class LegPlanned:
     endpoint: str
     ring_seconds: int
     why: str
+    trunk: str | None = None
+    """Name of the trunk it is dialled over; None: by SIP URI."""
+    rate: int | None = None
+    """What a minute costs, in millionths of the company's currency unit; None: nothing, or not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,54 @@
 from __future__ import annotations
 
 import phonenumbers
-from phonenumbers import NumberParseException, PhoneNumberFormat, ValidationResult
+from phonenumbers import NumberParseException, PhoneNumberFormat, PhoneNumberType, ValidationResult
 
-from callrouter.core.model import NumberFormat
+from callrouter.core.model import NumberFormat, NumberKind
 from callrouter.errors import InputError
 
 ANONYMOUS = frozenset({"", "anonymous", "restricted", "unavailable", "unknown", "private", "asterisk"})
+
+
+_KINDS = {
+    PhoneNumberType.PREMIUM_RATE: NumberKind.PREMIUM,
+    PhoneNumberType.SHARED_COST: NumberKind.SHARED_COST,
+    PhoneNumberType.PERSONAL_NUMBER: NumberKind.PERSONAL,
+}
+_RANGES = (
+    ("+870", NumberKind.SATELLITE),
+    ("+878", NumberKind.PERSONAL),
+    ("+881", NumberKind.SATELLITE),
+    ("+882", NumberKind.SATELLITE),
+    ("+883", NumberKind.SATELLITE),
+    ("+888", NumberKind.SATELLITE),
+    ("+979", NumberKind.PREMIUM),
+    ("+808", NumberKind.SHARED_COST),
+    ("+1900", NumberKind.PREMIUM),
+    ("+449", NumberKind.PREMIUM),
+    ("+4470", NumberKind.PERSONAL),
+)
+"""Whole ranges (ITU-T E.164, list of assigned country codes; national plans), whether a number in them is known or
+not."""
+
+
+def kind_of(e164: str) -> NumberKind:
+    """What it may cost to dial a number; one that no plan knows is ordinary."""
+    for prefix, kind in _RANGES:
+        if e164.startswith(prefix):
+            return kind
+    try:
+        return _KINDS.get(phonenumbers.number_type(phonenumbers.parse(e164)), NumberKind.ORDINARY)
+    except NumberParseException:
+        return NumberKind.ORDINARY
+
+
+def region_of(e164: str) -> str | None:
+    """The country a number belongs to (ISO 3166 alpha-2); None: none, or none is known."""
+    try:
+        region = phonenumbers.region_code_for_number(phonenumbers.parse(e164))
+    except NumberParseException:
+        return None
+    return region if region and region.isalpha() else None
 
 
 def normalize(text: str, country: str) -> str:

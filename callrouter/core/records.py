@@ -23,6 +23,8 @@ class RecordingStatus(StrEnum):
     """Kept, but something about it is off; ``problem`` says what."""
     MISSING = "missing"
     """It should exist and does not; ``problem`` says why."""
+    EMPTY = "empty"
+    """There was nothing to record, as when the caller left before the tone; ``problem`` says what happened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,10 @@ class Leg:
     cause: int | None = None
     result: LegResult | None = None
     hold_seconds: float = 0.0
+    trunk: str | None = None
+    """Name of the trunk it was dialled over; None: by SIP URI, or not dialled at all."""
+    cost_micros: int | None = None
+    """What it cost, in millionths of the company's currency unit; None: nothing, or no rate is known."""
 
     @property
     def ring_seconds(self) -> float:
@@ -118,6 +124,12 @@ class CallRecord:
     legs: tuple[Leg, ...] = ()
     recordings: tuple[RecordingRef, ...] = ()
     trace: tuple[TraceStep, ...] = field(default=(), repr=False)
+
+    @property
+    def cost_micros(self) -> int | None:
+        """What the legs cost together, in millionths of the company's currency unit; None: of none it is known."""
+        known = [leg.cost_micros for leg in self.legs if leg.cost_micros is not None]
+        return sum(known) if known else None
 
     @property
     def duration(self) -> float:

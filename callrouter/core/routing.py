@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeAlias
@@ -13,6 +13,7 @@ from callrouter.core.flow.check import dialled, prompts_of
 from callrouter.core.flow.parse import parse_flow
 from callrouter.core.flow.text import fill
 from callrouter.core.model import CallerIdMode, Campaign, Company, Target, TrackingNumber, Trunk
+from callrouter.core.outbound import called, rate_of, refused_number
 from callrouter.core.snapshot import ConfigSnapshot
 from callrouter.errors import InputError
 
@@ -20,14 +21,19 @@ SIMULATOR_TRUNK = "simulator"
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
-    """A target, ready to be dialled."""
+class Way:
+    """One way to a target: by its SIP URI, or its number over a trunk."""
 
-    target: Target
     endpoint: str
     """Asterisk's dial string."""
+    trunk: str | None = None
+    """Name; None: by SIP URI."""
+    setup_seconds: float = 0.0
+    """Without a sign of life for so long, the next way is taken."""
     caller_id: CallerIdMode = CallerIdMode.PASS_THROUGH
     fixed_caller_id: str | None = None
+    rate: int | None = None
+    """What a minute costs, in millionths of the company's currency unit; None: not known."""
 
     def shown_number(self, did: str) -> str | None:
         """The number the business sees; None: the caller's own."""
@@ -38,6 +44,24 @@ class Destination:
                 return did
             case CallerIdMode.FIXED:
                 return self.fixed_caller_id
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A target, ready to be dialled."""
+
+    target: Target
+    ways: tuple[Way, ...]
+    """At least one: over the target's trunk, then over those that follow it."""
+
+    def next_way(self, tried: Collection[str | None] = (), down: Collection[str | None] = ()) -> Way | None:
+        """The way to take, or None when all were tried.
+
+        :param tried: trunks that failed in this attempt to reach the target
+        :param down: trunks known to be down; they come last, for what is known of them may be old
+        """
+        left = [way for way in self.ways if way.trunk not in tried]
+        return next((way for way in left if way.trunk not in down), left[0] if left else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +80,17 @@ class Entry:
     """Rung by the failsafe, in order, and when a flow breaks."""
     problem: str | None = None
     """Why the number's own flow could not be used."""
+
+    @property
+    def backup_ways(self) -> tuple[tuple[Destination, Way], ...]:
+        """All that the failsafe may dial; its legs bear the number that a way has here, from 1."""
+        allowed = self.company.allowed_destinations
+        return tuple(
+            (backup, way)
+            for backup in self.backups
+            for way in backup.ways
+            if way.trunk is None or refused_number(called(backup.target.number or ""), True, allowed) is None
+        )
 
     def values(self) -> dict[str, str]:
         """What the placeholders in spoken texts stand for."""
@@ -203,14 +238,37 @@ def filled(prompt: n.Prompt, entry: Entry) -> n.Prompt:
 def _destinations(snapshot: ConfigSnapshot, trunks: Mapping[str, Trunk]) -> dict[str, dict[str, Destination]]:
     found: dict[str, dict[str, Destination]] = {}
     for target in snapshot.targets:
-        trunk = trunks.get(target.trunk) if target.trunk else None
+        # A target that cannot be dialled is as one that is missing: its dial node takes on_failed.
+        if ways := _ways(target, trunks):
+            found.setdefault(target.company_id, {})[target.name] = Destination(target, ways)
+    return found
+
+
+def _ways(target: Target, trunks: Mapping[str, Trunk]) -> tuple[Way, ...]:
+    """Over the target's trunk and each next one, none twice; what cannot be dialled is left out."""
+    if not target.trunk:
+        try:
+            return (Way(dial_string(target, None)),)
+        except InputError:
+            return ()
+    ways: dict[str, Way | None] = {}
+    trunk = trunks.get(target.trunk)
+    while trunk is not None and trunk.name not in ways:
         try:
             endpoint = dial_string(target, trunk)
         except InputError:
-            continue  # a target that cannot be dialled is as one that is missing: its dial node takes on_failed
-        mode, fixed = (trunk.caller_id, trunk.fixed_caller_id) if trunk else (CallerIdMode.PASS_THROUGH, None)
-        found.setdefault(target.company_id, {})[target.name] = Destination(target, endpoint, mode, fixed)
-    return found
+            ways[trunk.name] = None
+        else:
+            ways[trunk.name] = Way(
+                endpoint,
+                trunk.name,
+                trunk.setup_seconds,
+                trunk.caller_id,
+                trunk.fixed_caller_id,
+                rate_of(trunk.rates, target.number or ""),
+            )
+        trunk = trunks.get(trunk.next_trunk or "")
+    return tuple(way for way in ways.values() if way is not None)
 
 
 def _backups(number: TrackingNumber, flow: n.Flow | None, own: Mapping[str, Destination]) -> tuple[Destination, ...]:

@@ -6,15 +6,16 @@ nothing. Nothing here can fail: whatever cannot go on goes to the number's backu
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from callrouter.core import actions as a
 from callrouter.core import events as e
 from callrouter.core import notes as note
-from callrouter.core.conclusion import MIN_MESSAGE_SECONDS, conclude, leg_reason
-from callrouter.core.disposition import UNWATCHED, leg_result
+from callrouter.core.conclusion import ASTERISK_ENDED, MIN_MESSAGE_SECONDS, conclude, leg_reason
+from callrouter.core.disposition import UNWATCHED, LegResult, leg_result
 from callrouter.core.records import RecordingKind
-from callrouter.core.routing import Reject, RoutingTable, decide
+from callrouter.core.routing import Decision, Destination, Entry, Reject, RoutingTable, Way, decide
 from callrouter.core.state import (
     BACKUP_LEG,
     Arriving,
@@ -30,19 +31,29 @@ from callrouter.core.state import (
 )
 from callrouter.core.walk import (
     dial_again,
+    dial_refused,
     dial_returned,
     digit_pressed,
     enter,
     hang_up,
+    leg_alive,
     leg_answered,
+    leg_silent,
+    leg_started,
     message_taken,
     no_digit,
     ring_backup,
     said,
     stop_waiting,
+    wait_for_life,
 )
 
 ALONE = "no controller answered"
+FAILSAFE = "failsafe"
+CLOSED = "CLOSED"
+"""In place of a DIALSTATUS: by the flow's opening hours the dialplan was to ring nobody."""
+SAID_CLOSED = "the flow ends at this time of the week without ringing anybody; the dialplan did so by itself"
+WATCHED_BY_NOBODY = "taken from Asterisk's own record; no controller watched"
 RESTARTS = 2
 """At so many restarts in one call its caller is not kept waiting for another one."""
 RESUMED_IDS = 1000
@@ -65,6 +76,8 @@ def step(session: Session, event: e.Event, table: RoutingTable) -> Step:
             return _closed_by_ledger(session, event)
         case e.RecordingTrouble(), _:
             return _store_trouble(session, event)
+        case e.TrunksChanged(), _:
+            return Step(replace(session, trunks_down=event.down))
         case e.Resumed(), _:
             return _resumed(session, event)
         case e.ActionFailed(), _:
@@ -75,6 +88,12 @@ def step(session: Session, event: e.Event, table: RoutingTable) -> Step:
             return digit_pressed(session, event)
         case e.TimerFired(timer_id=ref), Choosing(timer_id=current) if ref == current:
             return no_digit(session, event.at)
+        case e.LegStarted(leg_id=ref), Calling(leg_id=current) if ref == current:
+            return leg_started(session, event)
+        case e.LegRinging(leg_id=ref) | e.LegProgress(leg_id=ref), Calling(leg_id=current) if ref == current:
+            return leg_alive(session)
+        case e.TimerFired(timer_id=ref), Calling(timer_id=current) if ref == current:
+            return leg_silent(session, event.at)
         case e.LegAnswered(leg_id=ref), Calling(leg_id=current) if ref == current:
             return leg_answered(session, event)
         case e.LegStarted(leg_id=ref), HandedOver(leg_id=current) if ref != current:
@@ -86,6 +105,8 @@ def step(session: Session, event: e.Event, table: RoutingTable) -> Step:
             return _backup_answered(session, event)
         case e.DialReturned(leg_id=ref), Calling(leg_id=current) if ref == current:
             return dial_returned(session, event)
+        case e.DialRefused(leg_id=ref), Calling(leg_id=current) if ref == current:
+            return dial_refused(session, event)
         case e.RecordingEnded(recording_id=ref), Taking(recording_id=current) if ref == current:
             return message_taken(session, event)
         case e.TimerFired(timer_id=ref), Taking(timer_id=current, recording_id=recording) if ref == current:
@@ -109,16 +130,39 @@ def _arrive(session: Session, event: e.CallArrived, table: RoutingTable) -> Step
         flow_version_id=entry.flow_version_id if entry else None,
         config_version=table.version,
     )
-    session = replace(session, entry=entry, did=event.did, caller=event.caller, store_problem=event.store_problem)
+    session = replace(
+        session,
+        entry=entry,
+        did=event.did,
+        caller=event.caller,
+        store_problem=event.store_problem,
+        trunks_down=event.trunks_down,
+    )
     start = Step(session, notes=(routed,))
+    if event.unwatched:
+        return start.then(_arrived_unwatched(session, event, decision))
     if isinstance(decision, Reject):
         return start.then(hang_up(replace(session, rejected=True), decision.cause, decision.why))
     assert entry is not None
     return start.then(enter(session, entry.flow.start, event.at, "start of the flow"))
 
 
-def _hung_up(session: Session, event: e.CallerHungUp) -> Step:
-    disposition, reason = conclude(session, event.at, event.cause)
+def _arrived_unwatched(session: Session, event: e.CallArrived, decision: Decision) -> Step:
+    """The call is over, and its flow was never entered: what Asterisk's own record says follows."""
+    session = replace(
+        session,
+        wait=HandedOver(),
+        unwatched=event.handled_by,
+        rejected=isinstance(decision, Reject),
+        ending=decision.why,
+    )
+    if event.handled_by != FAILSAFE:
+        return Step(session)
+    return Step(session, notes=(note.Visited(event.at, FAILSAFE, FAILSAFE, event.unwatched),))
+
+
+def _hung_up(session: Session, event: e.CallerHungUp, *, asterisk_ended: bool = False) -> Step:
+    disposition, reason = conclude(session, event.at, event.cause, asterisk_ended=asterisk_ended)
     cancels = stop_waiting(session, channel_gone=True)
     notes: tuple[note.Note, ...] = (note.Concluded(event.at, disposition, reason),)
     return Step(replace(session, wait=Over()), cancels, notes)
@@ -127,10 +171,14 @@ def _hung_up(session: Session, event: e.CallerHungUp) -> Step:
 def _closed_by_ledger(session: Session, event: e.LedgerClosed) -> Step:
     """The call ended while no controller watched: take the end from Asterisk's own CDR."""
     wait = session.wait
-    told: tuple[note.Note, ...] = (
-        note.Decided(event.at, session.path, "closed", "taken from Asterisk's own record; no controller watched"),
-    )
+    why = f"{ASTERISK_ENDED}, and left no record of its end" if event.asterisk_ended else WATCHED_BY_NOBODY
+    told: tuple[note.Note, ...] = (note.Decided(event.at, session.path, "closed", why),)
+    if event.recording_problem:
+        told = (*told, note.RecordingSkipped(event.at, event.recording_problem))
     target = (wait.target if isinstance(wait, Calling | HandedOver) else "") or UNWATCHED
+    if event.dialstatus == CLOSED:
+        session = replace(session, wait=Leaving(), ending=SAID_CLOSED)
+        return Step(session, notes=told).then(_hung_up(session, e.CallerHungUp(event.at, event.cause)))
     talk = event.answered_at is not None or event.billsec > 0
     if talk and (event.dialstatus == "ANSWER" or (isinstance(wait, Calling) and not event.dialstatus)):
         # Not ours to have connected: the dialplan's failsafe did.
@@ -142,7 +190,13 @@ def _closed_by_ledger(session: Session, event: e.LedgerClosed) -> Step:
         result = leg_result(event.dialstatus, event.cause)
         reason = leg_reason(target, result, event.cause)
         session = replace(session, wait=Leaving(), last_leg=result, last_leg_reason=reason)
-    ended = _hung_up(session, e.CallerHungUp(event.at, event.cause))
+    elif session.unwatched and isinstance(wait, HandedOver) and wait.leg_id and wait.answered_at is None:
+        # Without a result the dialling was not over when the caller's channel went.
+        reason = leg_reason(target, LegResult.CANCELLED, event.cause)
+        session = replace(session, last_leg=LegResult.CANCELLED, last_leg_reason=reason)
+        if not event.asterisk_ended:
+            session = replace(session, wait=Leaving())
+    ended = _hung_up(session, e.CallerHungUp(event.at, event.cause), asterisk_ended=event.asterisk_ended)
     return Step(ended.session, ended.actions, (*told, *ended.notes))
 
 
@@ -159,6 +213,8 @@ def _resumed(session: Session, event: e.Resumed) -> Step:
         return ring_backup(session, event.at, f"the controller was restarted {RESTARTS} times in this call")
     if isinstance(wait, Calling) and wait.answered_at is None and event.inside:
         return dial_again(session, event.at, "the controller was restarted before it rang")
+    if isinstance(wait, Calling):
+        return wait_for_life(session)
     if not isinstance(wait, Saying | Choosing | Taking):
         return Step(session)
     if isinstance(wait, Taking) and event.at - wait.since >= MIN_MESSAGE_SECONDS:
@@ -198,29 +254,42 @@ def _backup_leg(session: Session, event: e.LegStarted) -> Step:
     """The failsafe rings a backup destination; it takes them in the entry's order."""
     wait, entry = session.wait, session.entry
     assert isinstance(wait, HandedOver)
-    backups = entry.backups if entry else ()
+    ways = entry.backup_ways if entry else ()
     place = int(number) - 1 if (number := event.leg_id.rpartition("-")[2]).isdecimal() else wait.legs
-    destination = backups[place] if 0 <= place < len(backups) else None
-    name = destination.target.name if destination else UNWATCHED
+    destination, way = ways[place] if 0 <= place < len(ways) else (None, None)
+    if event.endpoint:
+        # Asterisk's own record says whom it dialled, whatever the routing is now.
+        dialled = ((each, by) for each, by in _known_ways(entry) if by.endpoint == event.endpoint)
+        destination, way = next(dialled, (None, None))
+    name = destination.target.name if destination else event.endpoint or UNWATCHED
     planned = note.LegPlanned(
         at=event.at,
-        path="failsafe",
+        path=FAILSAFE,
         leg_id=event.leg_id,
         target_id=destination.target.id if destination else "",
         target=name,
-        endpoint=destination.endpoint if destination else "",
+        endpoint=way.endpoint if way else event.endpoint,
         ring_seconds=destination.target.ring_seconds if destination else 0,
         why="backup destination, rung by the dialplan",
+        trunk=way.trunk if way else None,
+        rate=way.rate if way else None,
     )
     waiting = HandedOver(leg_id=event.leg_id, target=name, legs=wait.legs + 1)
-    return Step(replace(session, wait=waiting), notes=(planned,))
+    return Step(replace(session, wait=waiting, rejected=False), notes=(planned,))
+
+
+def _known_ways(entry: Entry | None) -> Iterator[tuple[Destination, Way]]:
+    for destination in entry.destinations.values() if entry else ():
+        for way in destination.ways:
+            yield destination, way
 
 
 def _backup_answered(session: Session, event: e.LegAnswered) -> Step:
     wait, entry = session.wait, session.entry
     assert isinstance(wait, HandedOver)
     session = replace(session, wait=replace(wait, answered_at=event.at))
-    if entry is None or not entry.company.record:
+    recorded = event.recorded if event.recorded is not None else entry is not None and entry.company.record
+    if not recorded:
         return Step(session)
     planned = note.RecordingPlanned(event.at, wait.leg_id, RecordingKind.CONVERSATION, wait.leg_id)
     return Step(session, notes=(planned,))

@@ -42,6 +42,21 @@ class Calling:
     target: str
     answered_at: float | None = None
     recording: bool = False
+    trunk: str | None = None
+    """The trunk it is dialled over; None: by SIP URI."""
+    tried: tuple[str, ...] = ()
+    """Trunks that failed before, on the way to this target."""
+    dialled_at: float = 0.0
+    rate: int | None = None
+    """What a minute costs, in millionths of the company's currency unit; None: nothing, or not known."""
+    channel: str = ""
+    """Asterisk's id of its channel, once the INVITE has gone out."""
+    timer_id: str = ""
+    """Runs until there is a sign of life; "" when none is waited for."""
+    alive: bool = False
+    """Whether there was ringing or early media."""
+    given_up_at: float | None = None
+    """When its trunk was taken for silent, and the leg asked to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +111,8 @@ class Session:
     answered: bool = False
     """Whether we answered the caller."""
     store_problem: str | None = None
+    trunks_down: tuple[tuple[str, str], ...] = ()
+    """Trunks known to be down, each with the reason."""
     talked: str | None = None
     """The target that answered, once one did."""
     message_seconds: float | None = None
@@ -104,6 +121,8 @@ class Session:
     ending: str = ""
     """Why we hang up, when it is us."""
     rejected: bool = False
+    unwatched: str = ""
+    """Who handled a call that no controller saw: "failsafe", or "controller" when it never got that far; else empty."""
 
     @property
     def over(self) -> bool:

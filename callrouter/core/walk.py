@@ -8,16 +8,19 @@ from callrouter.core import actions as a
 from callrouter.core import events as e
 from callrouter.core import notes as note
 from callrouter.core.conclusion import MIN_MESSAGE_SECONDS, leg_reason
-from callrouter.core.disposition import LegResult, leg_result
+from callrouter.core.disposition import LegResult, cause_text, leg_result, trunk_failed
 from callrouter.core.flow import nodes as n
 from callrouter.core.hours import is_open, local_time
 from callrouter.core.records import RecordingKind
-from callrouter.core.routing import Destination, filled
+from callrouter.core.routing import Destination, Way, filled
 from callrouter.core.state import Calling, Choosing, HandedOver, Leaving, Saying, Session, Step, Taking
 from callrouter.errors import InputError
 
 MAX_VISITS = 200
 """Nodes a call may pass; a flow that goes round beyond that rings its backup destination."""
+
+RACE_SECONDS = 2.0
+"""A leg that was asked to end may be answered in that moment; it ends all the same, so soon after."""
 
 BACKUP = "(backup)"
 """Node name of the backup destination in paths."""
@@ -41,6 +44,8 @@ def stop_waiting(session: Session, channel_gone: bool = False) -> tuple[a.Action
         case Taking(timer_id=ref, recording_id=recording):
             cancel = a.CancelTimer(ref)
             return (cancel,) if channel_gone else (cancel, a.StopRecording(recording))
+        case Calling(timer_id=ref) if ref:
+            return (a.CancelTimer(ref),)
     return ()
 
 
@@ -190,56 +195,134 @@ def _dial_node(session: Session, node: n.Dial, at: float) -> Step:
     return _dial(session, destination, node, at)
 
 
-def _dial(session: Session, destination: Destination, node: n.Dial, at: float) -> Step:
+def _dial(session: Session, destination: Destination, node: n.Dial, at: float, tried: tuple[str, ...] = ()) -> Step:
+    """Ring a target over the first way that was not tried; trunks known to be down come last."""
     entry = session.entry
     assert entry is not None
     session, leg_id = _next_id(session, "l")
-    target = destination.target
+    target, down = destination.target, dict(session.trunks_down)
+    way = destination.next_way(tried, down) or destination.ways[0]
     wanted = entry.company.record if node.record is None else node.record
     record = wanted and session.store_problem is None
+    ring = node.ring_seconds or target.ring_seconds
+    over = f" over {way.trunk}" if way.trunk and len(destination.ways) > 1 else ""
+    first = destination.next_way(tried)
+    after = f"; {first.trunk} comes last, it is down: {down[first.trunk]}" if first and first.trunk in down else ""
     planned = note.LegPlanned(
         at=at,
         path=session.path,
         leg_id=leg_id,
         target_id=target.id,
         target=target.name,
-        endpoint=destination.endpoint,
-        ring_seconds=node.ring_seconds or target.ring_seconds,
-        why=f"rings {target.title} for {node.ring_seconds or target.ring_seconds} s",
+        endpoint=way.endpoint,
+        ring_seconds=ring,
+        why=f"rings {target.title} for {ring} s{over}{after if first is not way else ''}",
+        trunk=way.trunk,
+        rate=way.rate,
     )
     notes: tuple[note.Note, ...] = (planned,)
     if wanted and not record:
         notes = (*notes, note.RecordingSkipped(at, session.store_problem or ""))
-    waiting = replace(session, wait=Calling(leg_id, target.name, recording=record))
-    return Step(waiting, (_dialling(waiting, destination, node, leg_id, record),), notes)
+    calling = Calling(leg_id, target.name, recording=record, trunk=way.trunk, tried=tried, dialled_at=at, rate=way.rate)
+    waiting = replace(session, wait=calling)
+    return Step(waiting, (_dialling(waiting, destination, way, node),), notes)
 
 
-def _dialling(session: Session, destination: Destination, node: n.Dial, leg_id: str, record: bool) -> a.Dial:
-    entry, target = session.entry, destination.target
+def _dialling(session: Session, destination: Destination, way: Way, node: n.Dial) -> a.Dial:
+    entry, target, wait = session.entry, destination.target, session.wait
     assert entry is not None
+    assert isinstance(wait, Calling)
     return a.Dial(
-        leg_id=leg_id,
+        leg_id=wait.leg_id,
         target_id=target.id,
         target=target.name,
-        endpoint=destination.endpoint,
+        endpoint=way.endpoint,
         ring_seconds=node.ring_seconds or target.ring_seconds,
-        caller_id=destination.shown_number(entry.number.e164),
+        caller_id=way.shown_number(entry.number.e164),
         whisper=entry.whisper(node),
-        record=record,
+        record=wait.recording,
         music=node.music,
+        # Else the caller would hear nothing while a trunk is silent, and a gap before the next one rings.
+        ringing=len(destination.ways) > 1,
+        trunk=way.trunk,
+        number=target.number or "",
+        rate=way.rate,
     )
+
+
+def _destination(session: Session) -> tuple[Destination, n.Dial] | None:
+    """What the present node dials."""
+    node, entry = _node(session), session.entry
+    if entry is None or not isinstance(node, n.Dial) or (found := entry.destinations.get(node.target)) is None:
+        return None
+    return found, node
 
 
 def dial_again(session: Session, at: float, why: str) -> Step:
     """Dial what was decided and never begun, under the leg that was planned."""
-    wait, node, entry = session.wait, _node(session), session.entry
+    wait, found = session.wait, _destination(session)
     assert isinstance(wait, Calling)
-    destination = entry.destinations.get(node.target) if entry is not None and isinstance(node, n.Dial) else None
-    if not isinstance(node, n.Dial) or destination is None or destination.target.name != wait.target:
+    destination, node = found or (None, None)
+    ways = destination.ways if destination is not None and destination.target.name == wait.target else ()
+    way = next((way for way in ways if way.trunk == wait.trunk), None)
+    if destination is None or node is None or way is None:
         # The configuration is another one now.
         return enter(replace(session, visits=session.visits - 1), session.node, at, why)
     told = note.Decided(at, session.path, f"dial {wait.target}", why)
-    return Step(session, (_dialling(session, destination, node, wait.leg_id, wait.recording),), (told,))
+    return Step(session, (_dialling(session, destination, way, node),), (told,))
+
+
+def dial_refused(session: Session, event: e.DialRefused) -> Step:
+    """A limit of the company forbids the leg: as a destination that cannot be reached."""
+    wait, node = session.wait, _node(session)
+    assert isinstance(wait, Calling)
+    why = f"{wait.target} was not dialled: {event.reason}"
+    told = note.Decided(event.at, session.path, f"refused: {event.cap}", why)
+    session = replace(session, last_leg=LegResult.FAILED, last_leg_reason=why)
+    start = Step(session, stop_waiting(session), (told,))
+    return start.then(_leave(session, node.on_failed if isinstance(node, n.Dial) else None, event.at, "refused"))
+
+
+def leg_started(session: Session, event: e.LegStarted) -> Step:
+    """The INVITE went out: a trunk that another one can take over from has to give a sign of life soon."""
+    wait = session.wait
+    assert isinstance(wait, Calling)
+    return wait_for_life(replace(session, wait=replace(wait, channel=event.channel)))
+
+
+def wait_for_life(session: Session) -> Step:
+    """Start to wait for a leg's sign of life, where its trunk has one that takes over."""
+    wait, found = session.wait, _destination(session)
+    assert isinstance(wait, Calling)
+    waits = wait.channel and wait.answered_at is None and wait.given_up_at is None and not wait.alive
+    if not waits or found is None or wait.trunk is None:
+        return Step(session)
+    destination, node = found
+    way = next((way for way in destination.ways if way.trunk == wait.trunk), None)
+    if way is None or destination.next_way((*wait.tried, wait.trunk)) is None:
+        return Step(session)
+    # Before the ringing is over: what ends then is taken for a destination that does not answer.
+    seconds = min(way.setup_seconds, 0.8 * (node.ring_seconds or destination.target.ring_seconds))
+    stopped = Step(session, stop_waiting(session))
+    session, timer_id = _next_id(session, "t")
+    session = replace(session, wait=replace(wait, timer_id=timer_id))
+    return stopped.then(Step(session, (a.StartTimer(timer_id, seconds),)))
+
+
+def leg_alive(session: Session) -> Step:
+    """It rings, or there is early media: whatever comes now is the destination's."""
+    wait = session.wait
+    assert isinstance(wait, Calling)
+    return Step(replace(session, wait=replace(wait, alive=True, timer_id="")), stop_waiting(session))
+
+
+def leg_silent(session: Session, at: float) -> Step:
+    """A trunk gave no sign of life in its time: end the leg; the next trunk is dialled when the talk phase returns."""
+    wait = session.wait
+    assert isinstance(wait, Calling)
+    told = note.Decided(at, session.path, "trunk silent", f"no sign of life over {wait.trunk}; it is given up")
+    given_up = replace(session, wait=replace(wait, timer_id="", given_up_at=at))
+    return Step(given_up, (a.StopLeg(wait.leg_id, wait.channel),), (told,))
 
 
 def leg_answered(session: Session, event: e.LegAnswered) -> Step:
@@ -248,17 +331,22 @@ def leg_answered(session: Session, event: e.LegAnswered) -> Step:
     assert isinstance(wait, Calling)
     if wait.answered_at is not None:
         return Step(session)
-    session = replace(session, wait=replace(wait, answered_at=event.at), answered=True)
+    stopped = stop_waiting(session)
+    session = replace(session, wait=replace(wait, answered_at=event.at, timer_id=""), answered=True)
     if not wait.recording:
-        return Step(session)
+        return Step(session, stopped)
     planned = note.RecordingPlanned(event.at, wait.leg_id, RecordingKind.CONVERSATION, wait.leg_id)
-    return Step(session, notes=(planned,))
+    return Step(session, stopped, (planned,))
 
 
 def dial_returned(session: Session, event: e.DialReturned) -> Step:
     """The talk phase is over and the caller is still there: take the exit that its result names."""
     wait, node = session.wait, _node(session)
     assert isinstance(wait, Calling)
+    stopped = Step(replace(session, wait=replace(wait, timer_id="")), stop_waiting(session))
+    if (over := _next_trunk(stopped.session, event)) is not None:
+        return stopped.then(over)
+    session = stopped.session
     result = leg_result(event.status, event.cause)
     if wait.answered_at is not None and event.status != "NOANSWER":  # hung up on the whisper: nobody took the call
         result = LegResult.ANSWERED
@@ -271,7 +359,7 @@ def dial_returned(session: Session, event: e.DialReturned) -> Step:
     session = replace(session, last_leg=result, last_leg_reason=reason)
     if result is LegResult.ANSWERED:
         session = replace(session, talked=session.talked or wait.target, answered=True)
-    told = Step(session, notes=notes)
+    told = Step(session, stopped.actions, notes)
     if not isinstance(node, n.Dial):
         return told.then(hang_up(session, event.cause or 16, reason))
     match result:
@@ -283,6 +371,23 @@ def dial_returned(session: Session, event: e.DialReturned) -> Step:
             return told.then(_leave(session, node.on_no_answer, event.at, "no answer"))
         case LegResult.FAILED | LegResult.CANCELLED:
             return told.then(_leave(session, node.on_failed, event.at, "failed"))
+
+
+def _next_trunk(session: Session, event: e.DialReturned) -> Step | None:
+    """Dial the same target over the next trunk, when this one failed and there is one."""
+    wait, found = session.wait, _destination(session)
+    assert isinstance(wait, Calling)
+    if found is None or wait.trunk is None:
+        return None
+    gave_up = wait.given_up_at is not None and (wait.answered_at is None or event.at - wait.given_up_at < RACE_SECONDS)
+    if not gave_up and (wait.answered_at is not None or not trunk_failed(event.status, event.cause, wait.alive)):
+        return None
+    destination, node = found
+    tried = (*wait.tried, wait.trunk)
+    if destination.next_way(tried) is None:
+        return None
+    told = note.Decided(event.at, session.path, "trunk failed", f"{wait.trunk}: {cause_text(event.cause)}")
+    return Step(session, notes=(told,)).then(_dial(session, destination, node, event.at, tried))
 
 
 def _take_message(session: Session, node: n.Voicemail, at: float) -> Step:

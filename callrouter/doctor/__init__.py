@@ -20,7 +20,8 @@ async def examine(load: Callable[[], Settings], settings_file: Path | None = Non
     :param load: reads the settings; what it raises is a finding too
     :param settings_file: for messages
     """
-    from callrouter.doctor import asterisk, business, machine
+    from callrouter.doctor import asterisk, business, machine, outbound
+    from callrouter.doctor.tls import tls
 
     yield machine.python()
     yield machine.zone_data()
@@ -33,15 +34,20 @@ async def examine(load: Callable[[], Settings], settings_file: Path | None = Non
     yield machine.home(settings)
     yield machine.disk(settings)
     yield machine.secrets(settings)
+    yield machine.doors(settings)
     yield machine.recordings(settings)
     yield machine.speech(settings)
     yield await business.database(settings)
     yield await business.journal(settings)
     for check in await business.numbers(settings):
         yield check
+    for check in await outbound.limits(settings):
+        yield check
     yield asterisk.installed(settings)
     yield await asterisk.rendered(settings)
     for check in asterisk.ports(settings):
+        yield check
+    for check in await tls(settings):
         yield check
     ari = await asterisk.ari(settings)
     yield ari

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -12,11 +10,11 @@ from callrouter.config import Settings
 from callrouter.doctor.business import trunks_of
 from callrouter.doctor.finding import Check, fail, ok, warn
 from callrouter.doctor.ports import owner
+from callrouter.doctor.trunks import trunk
 from callrouter.errors import AmiError, AriError, CallrouterError, ConfigError
 
 if TYPE_CHECKING:
     from callrouter.asterisk.ami import Ami
-    from callrouter.core.model import Trunk
 
 START = "callrouter up, or callrouter asterisk run"
 
@@ -158,7 +156,7 @@ async def manager(settings: Settings) -> list[Check]:
     try:
         async with open_ami(settings) as ami:
             where = f"{settings.ami_host}:{settings.ami_port}"
-            return [ok("ami", f"logged in at {where}"), *[await trunk(ami, each) for each in trunks]]
+            return [ok("ami", f"logged in at {where}"), *[await trunk(settings, ami, each) for each in trunks]]
     except AmiError as exc:
         return [ami_failure(settings, exc)]
     except CallrouterError as exc:
@@ -187,78 +185,3 @@ def ami_failure(settings: Settings, exc: AmiError) -> Check:
             mend="callrouter asterisk render, then restart Asterisk",
         )
     return fail("ami", exc.message, cause="Asterisk is not running, or its manager is off", mend=START)
-
-
-async def trunk(ami: Ami, wanted: Trunk) -> Check:
-    """What Asterisk says of a trunk."""
-    name, endpoint = f"trunk {wanted.name}", f"trunk-{wanted.name}"
-    if endpoint not in await ami.endpoints():
-        return fail(
-            name,
-            "Asterisk does not know it",
-            cause="its configuration was rendered before the trunk was added",
-            mend="callrouter asterisk reload",
-        )
-    said: list[str] = []
-    if wanted.registers:
-        status = next((r.status for r in await ami.registrations() if r.name == endpoint), "unknown")
-        if status != "Registered":
-            return await asyncio.to_thread(_unregistered, name, wanted, status)
-        said.append("registered")
-    if wanted.qualify_seconds:
-        contacts = await ami.contacts([endpoint])
-        best = next((c for c in contacts if c.status == "Reachable"), None)
-        if best is not None:
-            said.append(f"reachable, {best.rtt * 1000:.0f} ms" if best.rtt else "reachable")
-        else:
-            status = contacts[0].status if contacts else "unknown"
-            return await asyncio.to_thread(_unreachable, name, wanted, status)
-    else:
-        said.append("not probed (qualify-seconds 0)")
-    return ok(name, ", ".join(said))
-
-
-def _resolves(trunk: Trunk) -> bool:
-    try:
-        socket.getaddrinfo(trunk.host, trunk.port)
-    except OSError:
-        return False
-    return True
-
-
-def _unregistered(name: str, trunk: Trunk, status: str) -> Check:
-    if not _resolves(trunk):
-        return _unknown_host(name, trunk)
-    if status == "Rejected":
-        return fail(
-            name,
-            f"{trunk.host} rejects our registration as {trunk.username}",
-            cause="wrong user name or password",
-            mend=f"callrouter trunk secret {trunk.name}, or callrouter trunk edit {trunk.name} --username NAME",
-        )
-    return fail(
-        name,
-        f"not registered with {trunk.host} ({status})",
-        cause="it does not answer: a firewall, or another port or transport",
-        mend=f"callrouter trunk edit {trunk.name} --port N --transport udp|tcp; sip_bind must reach the internet",
-    )
-
-
-def _unreachable(name: str, trunk: Trunk, status: str) -> Check:
-    if not _resolves(trunk):
-        return _unknown_host(name, trunk)
-    return warn(
-        name,
-        f"{trunk.host}:{trunk.port} does not answer OPTIONS ({status})",
-        cause="a firewall, another port or transport, a provider that never answers them, or it was not asked yet",
-        mend=f"callrouter trunk edit {trunk.name} --qualify-seconds 0 if calls work all the same",
-    )
-
-
-def _unknown_host(name: str, trunk: Trunk) -> Check:
-    return fail(
-        name,
-        f"{trunk.host} has no address",
-        cause="a slip in the host name, or no name server answers",
-        mend=f"callrouter trunk edit {trunk.name} --host HOST",
-    )

@@ -21,7 +21,7 @@ BACKLOG_BYTES = 1_000_000
 """More of the journal than this waiting for the database means that it is stuck."""
 
 
-async def _read(settings: Settings, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+async def read(settings: Settings, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
     from callrouter.store.database import Database
 
     found = Database(settings.database)
@@ -36,7 +36,7 @@ async def trunks_of(settings: Settings) -> list[Trunk]:
     """:raises DatabaseError: the database cannot be read"""
     from callrouter.store.config import list_trunks
 
-    return await _read(settings, list_trunks)
+    return await read(settings, list_trunks)
 
 
 async def database(settings: Settings) -> Check:
@@ -96,7 +96,7 @@ async def numbers(settings: Settings) -> list[Check]:
     from callrouter.store.config import load_config
 
     try:
-        config = await _read(settings, load_config)
+        config = await read(settings, load_config)
     except CallrouterError:
         return []  # the database's own check says so
     if not config.numbers:

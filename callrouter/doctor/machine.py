@@ -12,6 +12,7 @@ from pathlib import Path
 
 from callrouter.config import Settings
 from callrouter.doctor.finding import Check, fail, ok, warn
+from callrouter.errors import CallrouterError
 
 MIN_PYTHON = (3, 11)
 EARLIEST_CLOCK = 1_760_000_000.0
@@ -96,7 +97,10 @@ def _existing(path: Path) -> Path:
 
 
 def secrets(settings: Settings) -> Check:
-    """Our passwords exist and nobody else can read them."""
+    """Our passwords exist, nobody else can read them, and nobody can guess them."""
+    from callrouter.asterisk.doors import refuse_weak
+    from callrouter.asterisk.secrets import read_secret
+
     directory = settings.secrets_dir
     missing = [name for name in ("ari-password", "ami-password") if not (directory / name).is_file()]
     if missing:
@@ -105,7 +109,23 @@ def secrets(settings: Settings) -> Check:
     for path, mode in ((directory, "700"), *((path, "600") for path in sorted(directory.iterdir()))):
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             return fail("secrets", f"{path} can be read by other users", mend=f"chmod {mode} {path}")
+    for name in ("ari-password", "ami-password"):
+        try:
+            refuse_weak(name, read_secret(directory, name).reveal(), directory / name)
+        except CallrouterError as exc:
+            return fail("secrets", exc.message, cause="it was set by hand", mend=exc.hint)
     return ok("secrets", f"{len(list(directory.iterdir()))} in {directory}, for this user only")
+
+
+def doors(settings: Settings) -> Check:
+    """Asterisk's control interfaces are for this machine alone, and its dialplan cannot run commands."""
+    from callrouter.asterisk.doors import refuse_danger
+
+    try:
+        refuse_danger(settings)
+    except CallrouterError as exc:
+        return fail("doors", exc.message, mend=exc.hint)
+    return ok("doors", f"ARI at {settings.ari_host} and AMI at {settings.ami_host}: this machine only")
 
 
 def recordings(settings: Settings) -> Check:

@@ -5,28 +5,32 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from callrouter.config import Settings
-from callrouter.core.records import CallRecord, RecordingKind, RecordingStatus
+from callrouter.core.message import nothing_to_record
+from callrouter.core.records import CallRecord, RecordingKind
 from callrouter.errors import InputError, NotYetError
+from callrouter.jobs.seal_recording import Context, context_of, publish, seal
+from callrouter.media.gaps import after_disk_trouble
 from callrouter.media.raw_legs import legs_of
-from callrouter.media.recordings import FinishedRecording, finish, is_finished, settled
-from callrouter.store.calls import get_call
+from callrouter.media.recordings import FinishedRecording, finish, has_sound, is_finished, settled
 from callrouter.store.database import Database
 from callrouter.store.recordings import (
-    RecordingFile,
     StoredRecording,
     get_recording,
+    nothing_recorded,
     recording_failed,
-    recording_finished,
+    recording_verified,
 )
 
 APPEAR_SECONDS = 30.0
 """No raw file so long after its call: it was never written."""
+FLUSH_SECONDS = 10.0
+"""No sound in a raw file so long after its call: nothing was heard. Asterisk writes what it held back at the end."""
 
 log = structlog.get_logger(__name__)
 
@@ -48,11 +52,13 @@ async def finish_recording(database: Database, settings: Settings, payload: Mapp
         raise InputError(f"finishing a recording needs a recording_id, not {dict(payload)!r}")
     async with database.session(read_only=True) as session:
         stored = await get_recording(session, recording_id)
-        call = (await get_call(session, stored.call_id)).record
+        context = await context_of(session, stored)
+    if stored.manifest_sha256 is not None:
+        await publish(settings, stored)
+        return
     # Minutes of audio are seconds of work: never on the event loop.
-    done = await asyncio.to_thread(_finish, settings, stored, call, time.time())
-    async with database.session() as session:
-        await _store(session, stored.id, done)
+    done = await asyncio.to_thread(_finish, settings, stored, context.call, time.time())
+    await _store(database, settings, stored, context, done)
     log.info(
         "recording_finished",
         recording=stored.id,
@@ -69,20 +75,17 @@ def _finish(settings: Settings, stored: StoredRecording, call: CallRecord, now: 
     spool = settings.recording_spool
     if not settled(spool, stored, now):
         raise RecordingNotReady(f"recording {stored.id} is still being written")
-    if (
-        now - call.ended_at < APPEAR_SECONDS
-        and not all(path.exists() for path in legs_of(spool, stored.id, stored.kind))
-        and not is_finished(settings.recordings, stored, stored.started_at)
-    ):
-        raise RecordingNotReady(f"the files of recording {stored.id} are not in {spool} yet")
-    return finish(
-        spool,
-        stored,
-        settings.recordings,
-        settings.recording_format,
-        _expected_seconds(stored, call),
-        stored.started_at,
-    )
+    if not is_finished(settings.recordings, stored, stored.started_at):
+        age = now - call.ended_at
+        if age < APPEAR_SECONDS and not all(path.exists() for path in legs_of(spool, stored.id, stored.kind)):
+            raise RecordingNotReady(f"the files of recording {stored.id} are not in {spool} yet")
+        if age < FLUSH_SECONDS and not has_sound(spool, stored):
+            raise RecordingNotReady(f"the files of recording {stored.id} are empty, just after its call")
+    expected = _expected_seconds(stored, call)
+    done = finish(spool, stored, settings.recordings, settings.recording_format, expected, stored.started_at)
+    if call.recording_problem and done.gaps:
+        return replace(done, gaps=after_disk_trouble(done.gaps, call.recording_problem))
+    return done
 
 
 def _expected_seconds(stored: StoredRecording, call: CallRecord) -> float | None:
@@ -93,17 +96,20 @@ def _expected_seconds(stored: StoredRecording, call: CallRecord) -> float | None
     return leg.talk_seconds if leg is not None and leg.answered_at and leg.ended_at else None
 
 
-async def _store(session: AsyncSession, recording_id: str, done: FinishedRecording) -> None:
-    if done.status is RecordingStatus.MISSING or done.path is None:
-        await recording_failed(session, recording_id, done.problem or "no file was recorded")
+async def _store(
+    database: Database, settings: Settings, stored: StoredRecording, context: Context, done: FinishedRecording
+) -> None:
+    if done.path is not None and stored.sha256 in (None, done.sha256):
+        await seal(database, settings, stored, context, done)
         return
-    file = RecordingFile(
-        path=done.path,
-        format=done.format,
-        size_bytes=done.size_bytes,
-        sha256=done.sha256,
-        seconds=done.seconds,
-        left_dbfs=done.left_dbfs,
-        right_dbfs=done.right_dbfs,
-    )
-    await recording_finished(session, recording_id, file, problem=done.problem)
+    nothing = None
+    if stored.kind is RecordingKind.VOICEMAIL and stored.path is None:
+        nothing = nothing_to_record(context.log, stored.id, begun=done.begun)
+    async with database.session() as session:
+        if done.path is not None:
+            # Finished before there were manifests: what is there now is not put on record as what was made then.
+            await recording_verified(session, stored.id, problem="the file is not the one that was stored")
+        elif nothing is not None:
+            await nothing_recorded(session, stored.id, nothing)
+        else:
+            await recording_failed(session, stored.id, done.problem or "no file was recorded")

@@ -1,19 +1,18 @@
-"""The finished recordings as a whole: is every file there and unchanged, copies for people, outlines for players."""
+"""Out of the finished recordings: copies for people, outlines for players."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 from callrouter.errors import InputError, NotFoundError, ServiceError
+from callrouter.media.manifest import SUFFIX, inside, read
 
 EXPORTS: dict[str, tuple[str, str]] = {
     "wav": ("WAV", "PCM_16"),
@@ -22,7 +21,6 @@ EXPORTS: dict[str, tuple[str, str]] = {
     "mp3": ("MP3", "MPEG_LAYER_III"),
 }
 _BLOCK = 1 << 16
-_SUFFIXES = (".flac", ".opus")
 
 
 class StoredRecording(Protocol):
@@ -36,74 +34,21 @@ class StoredRecording(Protocol):
         ...
 
     @property
-    def sha256(self) -> str | None: ...
+    def manifest_sha256(self) -> str | None: ...
     @property
     def started_at(self) -> float | datetime:
         """Seconds since the epoch, or an aware datetime."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
-    ok: int = 0
-    changed: tuple[str, ...] = ()
-    """Paths whose SHA-256 is not the stored one."""
-    missing: tuple[str, ...] = ()
-    """Paths that should exist."""
-    extra: tuple[str, ...] = ()
-    """Files that no recording claims; half-written ones of killed processes among them."""
-
-    @property
-    def clean(self) -> bool:
-        return not (self.changed or self.missing or self.extra)
-
-
-def verify(recordings_dir: Path, rows: Iterable[StoredRecording], *, find_extra: bool = True) -> VerifyReport:
-    """Read every finished recording and compare. Blocks: as long as reading them all takes.
-
-    :param find_extra: False when ``rows`` are only some of the recordings
-    """
-    ok, changed, missing, claimed = 0, [], [], set()
-    for row in rows:
-        if row.path is None:
-            continue
-        claimed.add(row.path)
-        try:
-            with _inside(recordings_dir, row.path).open("rb") as file:
-                same = hashlib.file_digest(file, "sha256").hexdigest() == row.sha256
-        except FileNotFoundError:
-            missing.append(row.path)
-            continue
-        except OSError as exc:
-            changed.append(f"{row.path} ({exc.strerror or exc})")
-            continue
-        if same:
-            ok += 1
-        else:
-            changed.append(row.path)
-    extra = sorted(_files(recordings_dir) - claimed) if find_extra else []
-    return VerifyReport(ok, tuple(changed), tuple(missing), tuple(extra))
-
-
-def _files(recordings_dir: Path) -> set[str]:
-    # Only the directories of dates: the spool of raw legs may lie beside them.
-    found = (path for path in recordings_dir.glob("[0-9][0-9][0-9][0-9]/*/*/*") if path.is_file())
-    return {path.relative_to(recordings_dir).as_posix() for path in found if path.suffix in (*_SUFFIXES, ".part")}
-
-
-def _inside(recordings_dir: Path, relative: str) -> Path:
-    path = recordings_dir / relative
-    if ".." in Path(relative).parts or not path.is_relative_to(recordings_dir):
-        raise InputError(f"{relative!r} lies outside of {recordings_dir}")
-    return path
-
-
 def export(recordings_dir: Path, rows: Iterable[StoredRecording], dest: Path, fmt: str = "wav") -> list[Path]:
     """Copy recordings out, as ``<UTC date>T<time>Z_<id>.<fmt>``; names carry no telephone number. Blocks.
 
+    The manifest goes with each, byte for byte, as ``….json``; its SHA-256 of the audio is that of the file kept here.
+
     :param dest: an existing directory, or one to be made
     :param fmt: "wav", "flac", "opus" or "mp3"
-    :returns: the files written, in the order of ``rows``; files of those names are replaced
+    :returns: the recordings written, in the order of ``rows``; files of those names are replaced
     :raises NotFoundError: a recording has no file
     :raises ServiceError: ``dest`` cannot be written
     """
@@ -111,7 +56,7 @@ def export(recordings_dir: Path, rows: Iterable[StoredRecording], dest: Path, fm
         raise InputError(f"recordings cannot be exported as {fmt!r}", hint=f"one of: {', '.join(EXPORTS)}")
     written = []
     for row in rows:
-        source = _inside(recordings_dir, row.path) if row.path else None
+        source = inside(recordings_dir, row.path) if row.path else None
         if source is None or not source.is_file():
             raise NotFoundError(f"recording {row.id} has no file", hint="callrouter recording verify")
         at = row.started_at if isinstance(row.started_at, datetime) else datetime.fromtimestamp(row.started_at, UTC)
@@ -119,6 +64,9 @@ def export(recordings_dir: Path, rows: Iterable[StoredRecording], dest: Path, fm
         try:
             dest.mkdir(parents=True, exist_ok=True)
             _convert(source, target, fmt)
+            manifest = read(source, row.manifest_sha256)
+            if manifest is not None:
+                target.with_suffix(SUFFIX).write_bytes(manifest)
         except OSError as exc:
             raise ServiceError(f"{target} cannot be written: {exc.strerror or exc}") from exc
         written.append(target)

@@ -25,6 +25,11 @@ def legs_of(spool: Path, recording_id: str, kind: RecordingKind) -> tuple[Path, 
     return (spool / f"{recording_id}.wav",)
 
 
+def recording_of(path: Path) -> str:
+    """Id of the recording that a raw file belongs to."""
+    return path.stem.removesuffix("-rx").removesuffix("-tx")
+
+
 class RawLeg:
     """One raw file, opened. How much it holds is taken from its size; the header is believed only where it agrees.
 
@@ -44,6 +49,8 @@ class RawLeg:
         """Seconds since the epoch."""
         self.closed_properly = False
         """The header and the size agree, as they do once Asterisk has closed the file."""
+        self.torn = False
+        """Asterisk died before it closed the file: what was said last may be missing."""
         self._examine(size)
 
     @classmethod
@@ -83,6 +90,10 @@ class RawLeg:
         head = self._file.read(4096)
         if not size:
             return
+        if size < _HEADER and _begins_a_header(head):
+            self.torn = True
+            self.notes.append("it is torn inside its header; nothing of it had been written")
+            return
         offset, declared = self._parse(head, size)
         if not self.readable:
             return
@@ -98,13 +109,13 @@ class RawLeg:
             )
         else:
             self.closed_properly = True
-            held = declared
+        self.torn = not self.closed_properly
         self.frames = held // 2
         self._file.seek(offset)
 
     def _parse(self, head: bytes, size: int) -> tuple[int, int | None]:
         """(where samples begin, how many bytes of them the header declares; None: there is no header)."""
-        if not head.rstrip(b"\0") and size >= _HEADER:
+        if not head.rstrip(b"\0"):
             # A power failure can leave the header's block unwritten; the layout is known.
             return _HEADER, None
         if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
@@ -122,8 +133,12 @@ class RawLeg:
             elif chunk == b"data" and known:
                 return at + 8, length
             at += 8 + length + (length & 1)
-        if size < _HEADER and head == head[:size]:
-            return size, 0  # torn inside the header: nothing was recorded yet
         self.readable = False
         self.notes.append("it is no 16-bit mono WAV file; it stays in the spool")
         return 0, 0
+
+
+def _begins_a_header(head: bytes) -> bool:
+    """Whether so few bytes are what Asterisk writes first, or a block of the disk that was never written."""
+    names = head[:4] + head[8:16]
+    return not head.rstrip(b"\0") or b"RIFFWAVEfmt "[: len(names)] == names

@@ -11,56 +11,41 @@ finishing twice gives the same answer.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import re
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol
+from typing import Literal, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import soundfile as sf
 
 from callrouter.core.records import RecordingKind, RecordingStatus
 from callrouter.errors import InputError, ServiceError
-from callrouter.media.archive import StoredRecording, VerifyReport, export, peaks, verify
-from callrouter.media.audio import LevelMeter
+from callrouter.media.encoding import FORMATS, Remarks, make, read_back
+from callrouter.media.gaps import LONGEST_DOUBT, Gap, gap_to_talk, gaps_of_legs
 from callrouter.media.raw_legs import RawLeg, legs_of
 
 __all__ = [
     "FORMATS",
+    "PARTIES",
     "FinishedRecording",
-    "StoredRecording",
-    "VerifyReport",
-    "export",
     "finish",
+    "has_sound",
     "is_finished",
-    "peaks",
     "relative_path",
     "settled",
-    "verify",
 ]
 
 Format = Literal["flac", "opus"]
-FORMATS: dict[str, tuple[str, str, str]] = {
-    # format: (suffix, libsndfile's format, subtype). Opus at libsndfile's own rate, 30 to 40 kbit/s for two legs of
-    # speech: its compression_level 1.0 merges the channels.
-    "flac": (".flac", "FLAC", "PCM_16"),
-    "opus": (".opus", "OGG", "OPUS"),
-}
 CHANNELS = {
     RecordingKind.CONVERSATION: ("caller (left)", "business (right)"),
     RecordingKind.VOICEMAIL: ("message",),
 }
+PARTIES = {RecordingKind.CONVERSATION: ("caller", "business"), RecordingKind.VOICEMAIL: ("caller",)}
+"""Whose voice is in which channel."""
 
-_BLOCK = 1 << 16
-"""Frames at a time: eight seconds."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _UNEQUAL_SECONDS = 1.0
 
@@ -92,6 +77,13 @@ class FinishedRecording:
     right_dbfs: float | None = None
     """Active speech level of the business; None for a message."""
     problems: tuple[str, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    """What is missing of it."""
+    sample_rate: int = 0
+    """Hz."""
+    channels: int = 0
+    begun: bool = True
+    """Whether Asterisk made any file of it."""
 
     @property
     def problem(self) -> str | None:
@@ -124,8 +116,19 @@ def settled(spool: Path, recording: RecordingLike, now: float, quiet_seconds: fl
         if leg is None:
             continue
         with leg:
-            closed = leg.closed_properly and leg.frames > 0
-            if not closed and now - leg.modified < quiet_seconds:
+            if not leg.closed_properly and now - leg.modified < quiet_seconds:
+                return False
+    return True
+
+
+def has_sound(spool: Path, recording: RecordingLike) -> bool:
+    """True when all raw files are there and have samples. Asterisk may hold back the first seconds of a file."""
+    for path in legs_of(spool, recording.id, recording.kind):
+        leg = RawLeg.open(path)
+        if leg is None:
+            return False
+        with leg:
+            if not leg.frames:
                 return False
     return True
 
@@ -175,9 +178,10 @@ def finish(
                 f"the recordings directory {dest_dir} is missing",
                 hint="is its disk mounted? callrouter doctor looks; raw recordings wait in " + str(spool),
             )
-        notes = _notes(legs, labels)
+        gaps = gaps_of_legs(legs, PARTIES[recording.kind])
+        torn = any(leg is not None and leg.torn for leg in legs)
         try:
-            _make(target, legs, labels, notes, fmt, recording.id)
+            make(target, legs, Remarks(tuple(_notes(legs, labels)), tuple(gaps), torn), fmt, recording.id)
         except OSError as exc:
             raise ServiceError(
                 f"recording {recording.id} cannot be written to {target.parent}: {exc.strerror or exc}",
@@ -211,7 +215,7 @@ def _missing(spool: Path, recording: RecordingLike, legs: Sequence[RawLeg | None
     else:
         notes = "; ".join(note for leg in legs if leg for note in leg.notes)
         problem = "the recording is empty: no audio arrived" + (f" ({notes})" if notes else "")
-    return FinishedRecording(RecordingStatus.MISSING, None, fmt, problems=(problem,))
+    return FinishedRecording(RecordingStatus.MISSING, None, fmt, problems=(problem,), begun=any(legs))
 
 
 def _damaged(path: Path, dest_dir: Path, error: Exception) -> FinishedRecording:
@@ -249,159 +253,20 @@ def _notes(legs: Sequence[RawLeg | None], labels: tuple[str, ...]) -> list[str]:
     return notes
 
 
-def _blocks(legs: Sequence[RawLeg | None]) -> Iterator[npt.NDArray[np.int16]]:
-    """The legs side by side, shorter ones padded with silence."""
-    frames = max(leg.frames for leg in legs if leg is not None)
-    for at in range(0, frames, _BLOCK):
-        block = np.zeros((min(_BLOCK, frames - at), len(legs)), np.int16)
-        for channel, leg in enumerate(legs):
-            if leg is not None and (part := leg.read(len(block))).size:
-                block[: len(part), channel] = part
-        yield block
-
-
-class _Sink:
-    """A file for libsndfile, which swallows errors of the system: they are kept here, to be raised afterwards."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        rest = memoryview(data)
-        try:
-            while rest and self.error is None:
-                rest = rest[self._file.write(rest) :]
-        except OSError as exc:
-            self.error = exc
-        return len(data) if self.error is None else 0
-
-    def read(self, size: int = -1) -> bytes:
-        return self._file.read(size)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def flush(self) -> None:
-        self._file.flush()
-
-
-def _make(
-    target: Path, legs: Sequence[RawLeg | None], labels: tuple[str, ...], notes: list[str], fmt: str, recording_id: str
-) -> None:
-    """Write, flush, read back, rename. Whatever happens, nothing half-written stays under the target's name."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for part in target.parent.glob(f".{recording_id}.*.part"):
-        with suppress(OSError):
-            if part.stat().st_mtime < time.time() - 3600:  # of a process that was killed
-                part.unlink()
-    handle, name = tempfile.mkstemp(prefix=f".{recording_id}.", suffix=".part", dir=target.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w+b", buffering=0) as file:
-            digest, frames = _encode(file, legs, notes, fmt, recording_id)
-            os.fsync(file.fileno())
-            with suppress(OSError, AttributeError):  # so that reading back asks the disk, not our own cache
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        try:
-            facts = _read_back(temporary, labels)
-        except sf.LibsndfileError as exc:
-            raise OSError(f"what was written cannot be read back: {exc}") from exc
-        rate = next(leg.rate for leg in legs if leg is not None and leg.frames)
-        wrong = facts.digest != digest if fmt == "flac" else abs(facts.frames - frames) > rate // 10
-        if wrong or (fmt == "flac" and facts.frames != frames):
-            raise OSError(f"what was read back differs from what was written ({facts.frames} of {frames} samples)")
-        temporary.replace(target)
-    except BaseException:  # Ctrl-C as well
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-    directory = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _encode(
-    file: IO[bytes], legs: Sequence[RawLeg | None], notes: list[str], fmt: str, recording_id: str
-) -> tuple[str, int]:
-    """Write the legs to a file → (SHA-256 of the samples, frames)."""
-    _, container, subtype = FORMATS[fmt]
-    rates = {leg.rate for leg in legs if leg is not None and leg.frames}
-    if len(rates) > 1:
-        raise OSError(f"the legs have different sample rates: {sorted(rates)}")
-    digest, frames = hashlib.sha256(), 0
-    sink = _Sink(file)
-    try:
-        with sf.SoundFile(sink, "w", rates.pop(), len(legs), subtype, format=container) as out:
-            # libsndfile takes tags before the first sample only.
-            out.title = recording_id
-            out.software = "callrouter"
-            if notes:
-                out.comment = json.dumps(notes, ensure_ascii=False)
-            for block in _blocks(legs):
-                out.write(block)
-                digest.update(block.tobytes())
-                frames += len(block)
-                if sink.error:
-                    break
-    except (sf.LibsndfileError, RuntimeError, AssertionError) as exc:
-        if sink.error is None:
-            raise OSError(str(exc)) from exc
-    if sink.error is not None:
-        raise sink.error
-    return digest.hexdigest(), frames
-
-
 # -- reading back ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    frames: int
-    rate: int
-    digest: str
-    size: int
-    sha256: str
-    meters: tuple[LevelMeter, ...]
-    notes: tuple[str, ...]
-
-
-def _read_back(path: Path, labels: tuple[str, ...]) -> _Facts:
-    """Decode all of a finished file.
-
-    :raises soundfile.LibsndfileError: it cannot be decoded
-    """
-    digest, frames = hashlib.sha256(), 0
-    with path.open("rb") as raw:
-        sha256 = hashlib.file_digest(raw, "sha256").hexdigest()
-        size = raw.tell()
-    with sf.SoundFile(path) as source:
-        meters = tuple(LevelMeter(source.samplerate) for _ in labels)
-        notes: tuple[str, ...] = ()
-        if source.comment:
-            with suppress(ValueError, TypeError):
-                notes = tuple(str(note) for note in json.loads(source.comment))
-        while len(block := source.read(_BLOCK, dtype="int16", always_2d=True)):
-            digest.update(block.tobytes())
-            frames += len(block)
-            for channel, meter in enumerate(meters[: block.shape[1]]):
-                meter.add(block[:, channel] / 32768)
-        return _Facts(frames, source.samplerate, digest.hexdigest(), size, sha256, meters, notes)
-
-
 def _report(path: Path, dest_dir: Path, labels: tuple[str, ...], expected_seconds: float | None) -> FinishedRecording:
-    facts = _read_back(path, labels)
+    facts = read_back(path)
     seconds = facts.frames / facts.rate
-    problems = list(facts.notes)
-    if expected_seconds is not None and abs(seconds - expected_seconds) > max(2.0, 0.02 * expected_seconds):
+    notes, gaps = facts.remarks.notes, list(facts.remarks.gaps)
+    problems = list(notes)
+    if expected_seconds is not None and abs(seconds - expected_seconds) > max(LONGEST_DOUBT, 0.02 * expected_seconds):
         problems.append(f"it lasts {seconds:.1f} s, the conversation lasted {expected_seconds:.1f} s")
-    for label, meter in zip(labels, facts.meters, strict=True):
-        if meter.silent and not any(note.startswith(label) and "silent" in note for note in facts.notes):
+    if (short := gap_to_talk(seconds, expected_seconds, torn=facts.remarks.torn)) is not None:
+        gaps.append(short)
+    for label, meter in zip(labels, facts.meters, strict=False):
+        if meter.silent and not any(note.startswith(label) and "silent" in note for note in notes):
             problems.append(f"{label}: silent throughout ({meter.active:.0f} dBFS)")
     levels = [round(meter.active, 1) for meter in facts.meters]
     return FinishedRecording(
@@ -414,4 +279,7 @@ def _report(path: Path, dest_dir: Path, labels: tuple[str, ...], expected_second
         left_dbfs=levels[0],
         right_dbfs=levels[1] if len(levels) > 1 else None,
         problems=tuple(problems),
+        gaps=tuple(gaps),
+        sample_rate=facts.rate,
+        channels=facts.channels,
     )

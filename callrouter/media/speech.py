@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import struct
 import subprocess
-from typing import Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol
 
 from callrouter.errors import PromptError
-from callrouter.media.audio import Samples
+
+if TYPE_CHECKING:  # numpy takes long to load, and a server whose prompts are all there needs none
+    from callrouter.media.audio import Samples
 
 VOICE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+/-]*")
 
@@ -79,6 +79,8 @@ class EspeakSpeaker:
 
 def _samples(wav: bytes) -> tuple[Samples, int]:
     """The samples of espeak-ng's WAV, whose header is written before the length is known and so lies about it."""
+    import numpy as np
+
     start = wav.find(b"data", 12)
     if wav[:4] != b"RIFF" or wav[8:16] != b"WAVEfmt " or start < 0:
         raise PromptError("espeak-ng gave no sound", hint="try it by hand: echo hello | espeak-ng --stdin --stdout")

@@ -18,7 +18,9 @@ from callrouter.core.disposition import Disposition
 from callrouter.core.routing import RoutingTable
 from callrouter.core.session import step
 from callrouter.core.state import Calling, HandedOver, Leaving, Over, Session
+from callrouter.runtime.clock import CallClock
 from callrouter.runtime.executor import Executor, Outcome
+from callrouter.runtime.outbound import Outbound
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +50,7 @@ class Call:
         executor: Executor,
         on_over: Callable[[Call], None],
         session: Session | None = None,
+        outbound: Outbound | None = None,
     ) -> None:
         self.id = call_id
         self.channel = channel
@@ -56,6 +59,11 @@ class Call:
         self._journal = journal
         self._executor = executor
         self._on_over = on_over
+        self._outbound = outbound or Outbound()
+        self._leg = ""
+        """The leg over a trunk that is counted for this call: at most one."""
+        self._adopt_leg()
+        self._clock = CallClock()
         self._queue: asyncio.Queue[e.Event | a.LeaveToFailsafe] = asyncio.Queue()
         self.unneeded = asyncio.Event()
         """Set while the caller is talking, ringing or leaving: the dialplan does that without us."""
@@ -63,7 +71,11 @@ class Call:
         self._task = asyncio.create_task(self._run(), name=f"call-{call_id}")
 
     def put(self, event: e.Event) -> None:
-        """Something happened to this call."""
+        """Something happened to this call just now."""
+        self._queue.put_nowait(replace(event, at=self._clock.at(event.at)))
+
+    def tell(self, event: e.Event) -> None:
+        """Something happened while nobody watched; Asterisk itself kept when."""
         self._queue.put_nowait(event)
 
     def leave(self, why: str) -> None:
@@ -93,6 +105,7 @@ class Call:
                     await self._rescue(item, repr(exc))
         finally:
             self._stop_timers()
+            self._end_leg(time.time())
             self.unneeded.set()
             self._on_over(self)
 
@@ -114,6 +127,7 @@ class Call:
         self._journal.append(self.id, event)
         result = step(self.session, event, self._table)
         self.session = result.session
+        self._follow_leg(event.at)
         needed = not isinstance(self.session.wait, Calling | HandedOver | Leaving | Over)
         if needed:
             self.unneeded.clear()
@@ -159,14 +173,45 @@ class Call:
             case a.StopPlayback():
                 self._cancel_timer(action.playback_id)
         entry = self.session.entry
+        if isinstance(action, a.Dial) and action.trunk is not None and entry is not None:
+            refusal = self._outbound.ask(entry.company, action, time.time())
+            if refusal is not None:
+                self.put(e.DialRefused(time.time(), action.leg_id, refusal.cap, refusal.reason))
+                return
+            self._leg = action.leg_id
         outcome = await self._executor.perform(self.channel, entry.company.id if entry else "", action)
         self._follow_up(action, outcome)
+
+    def _adopt_leg(self) -> None:
+        """A call of before a restart has its leg counted again."""
+        wait, entry = self.session.wait, self.session.entry
+        if isinstance(wait, Calling) and wait.trunk is not None and entry is not None:
+            self._outbound.adopt(entry.company.id, wait.leg_id, wait.dialled_at, wait.rate)
+            self._leg = wait.leg_id
+            if wait.answered_at is not None:
+                self._outbound.answered(self._leg, wait.answered_at)
+
+    def _follow_leg(self, at: float) -> None:
+        wait = self.session.wait
+        if not self._leg:
+            return
+        if not isinstance(wait, Calling) or wait.leg_id != self._leg:
+            self._end_leg(at)
+        elif wait.answered_at is not None:
+            self._outbound.answered(self._leg, wait.answered_at)
+
+    def _end_leg(self, at: float) -> None:
+        if self._leg:
+            self._outbound.ended(self._leg, at)
+            self._leg = ""
 
     def _follow_up(self, action: a.Action, outcome: Outcome) -> None:
         ref = _reference(action)
         if outcome.guard is not None and ref is not None:
             # Asterisk does not report the end of every playback.
             self._start_timer(ref, outcome.guard, e.PlaybackEnded(0.0, ref, ok=False))
+        if outcome.unreported:
+            self.put(e.CallerHungUp(time.time(), 0))
         if outcome.problem and not outcome.gone:
             name = type(action).__name__
             log.warning("action_failed", call=self.id, action=name, reason=outcome.problem)

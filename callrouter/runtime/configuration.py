@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from callrouter.asterisk.failsafe import FailsafeEntry, write_failsafe
+from callrouter.asterisk.failsafe import FailsafeDestination, FailsafeEntry, FailsafeWindow, write_failsafe
 from callrouter.asterisk.render import FAILSAFE_FILE
 from callrouter.config import Settings
+from callrouter.core.failsafe_plan import failsafe_windows
 from callrouter.core.model import Trunk
 from callrouter.core.routing import Entry, RoutingTable, build_table, spoken
 from callrouter.core.snapshot import ConfigSnapshot
@@ -33,6 +34,8 @@ AWAY_SECONDS = 1.0
 PATIENCE_SECONDS = 3.0
 """A database that says nothing for so long counts as away; the question stays asked."""
 RETRY_SECONDS = 5.0
+FAILSAFE_SECONDS = 6 * 3600.0
+"""How often the failsafe file is written anew: the opening hours in it reach some days ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +73,13 @@ class Configuration:
         """What could not be written to the snapshot file."""
         self._keep_problem: str | None = None
         self._keep_at = 0.0
+        self._failsafe_at = 0.0
         self._question: asyncio.Task[ConfigSnapshot | None] | None = None
         self._fits = False
         """Whether the database's schema was looked at since it was last away."""
         self.table: RoutingTable | None = None
+        self.last_run: ConfigSnapshot | None = None
+        """What was in force when the last run ended, as far as was kept."""
         self.kept_at: float | None = None
         """When the routing in force was read from the database, where it now comes from the snapshot file; seconds
         since the epoch. None: it comes from the database."""
@@ -95,13 +101,15 @@ class Configuration:
         :raises DatabaseError: it is away, and no configuration was kept
         """
         try:
+            kept = await asyncio.to_thread(kept_routing, self._settings, self._database)
+            self.last_run = kept.config if kept is not None else None
             try:
                 snapshot = await self._ask()
             except SchemaError:
                 raise
             except DatabaseError as exc:
                 self._note_away(exc)
-                if not await self._load_kept():
+                if kept is None or not await self._load_kept(kept):
                     raise
             else:
                 if snapshot is not None:
@@ -117,11 +125,8 @@ class Configuration:
         """
         return await self._use(await self._read())
 
-    async def _load_kept(self) -> bool:
-        """Put the configuration in force that was kept; whether there is one."""
-        kept = await asyncio.to_thread(kept_routing, self._settings, self._database)
-        if kept is None:
-            return False
+    async def _load_kept(self, kept: KeptConfig) -> bool:
+        """Put the configuration in force that was kept; whether it could be."""
         try:
             await self._use(kept.config, kept.saved_at)
         except Exception as exc:  # noqa: BLE001 - whatever the file holds, the start must not end in a traceback
@@ -140,6 +145,7 @@ class Configuration:
             ConfigurationProblem(entry.number.e164, entry.problem) for entry in table.entries.values() if entry.problem
         ]
         problems += await self._make_ready(snapshot, table)
+        problems += await self._write_failsafe(table)
         self.table = table
         self.kept_at = kept_at
         self._load_problems = tuple(problems)
@@ -170,6 +176,9 @@ class Configuration:
                     await self._tell_trunks()
                 if self._unkept is not None and time.monotonic() >= self._keep_at:
                     await self._keep(self._unkept)
+                if self.table is not None and time.monotonic() >= self._failsafe_at:
+                    for problem in await self._write_failsafe(self.table):
+                        log.error("configuration_problem", where=problem.where, problem=problem.message)
         finally:
             await self._drop_question()
 
@@ -245,16 +254,22 @@ class Configuration:
         """Everything a call will need, before any call can ask for it."""
         self._library.uploads = {(company_id, name): sha256 for company_id, name, sha256 in snapshot.prompts}
         report = await self._library.render(set(spoken(table)))
-        problems = [
+        return [
             ConfigurationProblem("prompt", f"{prompt.text or prompt.file!r}: {reason}")
             for _, prompt, reason in report.failed
         ]
+
+    async def _write_failsafe(self, table: RoutingTable) -> list[ConfigurationProblem]:
+        def write() -> None:
+            entries = failsafe_entries(table, time.time(), self._library)
+            write_failsafe(self._settings.failsafe_dir / FAILSAFE_FILE, entries)
+
+        self._failsafe_at = time.monotonic() + FAILSAFE_SECONDS
         try:
-            path = self._settings.failsafe_dir / FAILSAFE_FILE
-            await asyncio.to_thread(write_failsafe, path, failsafe_entries(table))
+            await asyncio.to_thread(write)
         except (CallrouterError, OSError) as exc:
-            problems.append(ConfigurationProblem("failsafe", str(exc)))
-        return problems
+            return [ConfigurationProblem("failsafe", str(exc))]
+        return []
 
     async def _tell_trunks(self) -> None:
         """Put the trunks in force; what fails is tried again, for a password may be stored or Asterisk come back."""
@@ -305,19 +320,54 @@ async def trunks_in_force(settings: Settings, database: Database) -> tuple[Trunk
         return kept.config.trunks
 
 
-def failsafe_entries(table: RoutingTable) -> list[FailsafeEntry]:
-    """Whom the dialplan rings by itself, for each number that has somebody to ring."""
-    return [_failsafe_entry(entry) for entry in table.entries.values() if entry.backups and entry.number.active]
+def failsafe_entries(table: RoutingTable, now: float, library: PromptLibrary) -> list[FailsafeEntry]:
+    """What the dialplan does by itself with each number that has somebody to ring.
+
+    :param now: seconds since the epoch; from then on opening hours are worked out
+    :param library: has the announcements
+    """
+    return [
+        _failsafe_entry(entry, now, library)
+        for entry in table.entries.values()
+        if entry.backup_ways and entry.number.active
+    ]
 
 
-def _failsafe_entry(entry: Entry) -> FailsafeEntry:
+def _failsafe_entry(entry: Entry, now: float, library: PromptLibrary) -> FailsafeEntry:
+    places = list(enumerate(entry.backup_ways, 1))
+    windows = tuple(
+        FailsafeWindow(
+            until=window.until,
+            say=tuple(
+                str(path)
+                for prompt in window.alone.announce
+                if (path := library.path_for(prompt, entry.company.id)) is not None
+            ),
+            places=tuple(
+                place for rung in window.alone.destinations for place, (backup, _) in places if backup is rung
+            ),
+            cause=window.alone.cause,
+        )
+        for window in failsafe_windows(entry, now)
+    )
+    plain = len(windows) == 1 and not windows[0].say and windows[0].places == tuple(place for place, _ in places)
     return FailsafeEntry(
         did=entry.number.e164,
-        destinations=tuple((backup.endpoint, backup.target.ring_seconds) for backup in entry.backups),
+        destinations=tuple(
+            FailsafeDestination(
+                endpoint=way.endpoint,
+                ring_seconds=backup.target.ring_seconds,
+                caller_id=way.shown_number(entry.number.e164),
+                place=place,
+                retry=way is not backup.ways[0],
+            )
+            for place, (backup, way) in places
+        ),
         label=entry.number.name,
-        caller_id=entry.backups[0].shown_number(entry.number.e164),
         record=entry.company.record,
         number_id=entry.number.id,
         campaign_id=entry.campaign.id if entry.campaign else "",
         company_id=entry.company.id,
+        max_calls=entry.company.max_outbound_calls,
+        windows=() if plain else windows,
     )

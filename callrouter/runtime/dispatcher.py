@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import structlog
@@ -19,6 +19,7 @@ from callrouter.core.state import Session
 from callrouter.errors import AriError
 from callrouter.runtime.call import Call, Log
 from callrouter.runtime.executor import FAILSAFE_CONTEXT, FAILSAFE_REASON, Executor
+from callrouter.runtime.outbound import Outbound
 from callrouter.runtime.translate import DIALED, INCOMING, arrival, channel_of, translate
 
 log = structlog.get_logger(__name__)
@@ -44,6 +45,7 @@ class Dispatcher:
         table: Callable[[], RoutingTable | None],
         store_problem: Callable[[], str | None],
         default_country: str,
+        outbound: Outbound | None = None,
     ) -> None:
         self._ari = ari
         self._app = app
@@ -52,6 +54,7 @@ class Dispatcher:
         self._table = table
         self._store_problem = store_problem
         self._country = default_country
+        self._outbound = outbound or Outbound()
         self._calls: dict[str, Call] = {}
         self._peers: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -59,6 +62,8 @@ class Dispatcher:
         self._claiming = False
         self.draining = False
         self.total = 0
+        self.trunks_down: tuple[tuple[str, str], ...] = ()
+        """Trunks known to be down, each with the reason."""
 
     # -- what can be asked ---------------------------------------------------------------------------------------------
 
@@ -137,8 +142,26 @@ class Dispatcher:
         for call in self._calls.values():
             call.put(e.RecordingTrouble(time.time(), problem or ""))
 
-    def adopt(self, call_id: str, channel: str, session: Session, table: RoutingTable) -> Call:
-        """Go on with a call that was in progress when the controller died."""
+    def trunks_changed(self, down: tuple[tuple[str, str], ...]) -> None:
+        """Trunks went down or came back: every call in progress is told, for it may have to dial yet."""
+        if down == self.trunks_down:
+            return
+        known = dict(self.trunks_down)
+        for name, why in down:
+            if name not in known:
+                log.warning("trunk_down", trunk=name, reason=why)
+        self.trunks_down = down
+        for call in self._calls.values():
+            call.put(e.TrunksChanged(time.time(), down))
+
+    def adopt(
+        self, call_id: str, channel: str, session: Session, table: RoutingTable, peers: Iterable[str] = ()
+    ) -> Call:
+        """Go on with a call that was in progress when the controller died.
+
+        :param peers: channels of its legs, so that what is seen of them is taken for this call's
+        """
+        self._peers |= dict.fromkeys(peers, channel)
         return self._follow(call_id, channel, table, session)
 
     async def give_back(self, channel: str, why: str) -> None:
@@ -207,7 +230,10 @@ class Dispatcher:
             self._claimed.discard(event.channel.id)
         else:
             self._spawn(self._hold_deadman(event.channel.id))
-        call.put(arrival(event, call_id, table.country_of_trunk, self._country, self._store_problem()))
+        arrived = arrival(
+            event, call_id, table.country_of_trunk, self._country, self._store_problem(), self.trunks_down
+        )
+        call.put(arrived)
 
     async def _hold_deadman(self, channel: str) -> None:
         """An Asterisk without StasisBroadcast sends the caller to the failsafe unless a live controller says no."""
@@ -218,7 +244,7 @@ class Dispatcher:
                 log.warning("deadman_not_held", channel=channel, reason=exc.message)
 
     def _follow(self, call_id: str, channel: str, table: RoutingTable, session: Session | None) -> Call:
-        call = Call(call_id, channel, table, self._journal, self._executor, self._over, session)
+        call = Call(call_id, channel, table, self._journal, self._executor, self._over, session, self._outbound)
         self._calls[channel] = call
         return call
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-import numpy as np
-import soundfile
 import structlog
 
 from callrouter.asterisk.ari import AriClient
@@ -24,6 +23,8 @@ FAILSAFE_CONTEXT = "cr-failsafe"
 FAILSAFE_REASON = {"CR_FS_REASON": "CONTROLLER"}
 """Tells the ledger that the controller gave the call back itself."""
 ULAW_BYTES_PER_SECOND = 8000
+SILENT_CAUSE = 102
+"""Q.850 "recovery on timer expiry", given to a leg that shows no sign of life."""
 BEEP_HZ = 1000
 BEEP_SECONDS = 0.4
 
@@ -41,11 +42,13 @@ class Outcome:
     """What became of an action.
 
     ``problem``: why it failed; "" when it did not. ``gone``: the channel exists no more, its end will be reported.
+    ``unreported``: gone before we could ask for its events, so that nobody reports the end.
     ``guard``: seconds after which a playback that has not reported its end is taken as ended.
     """
 
     problem: str = ""
     gone: bool = False
+    unreported: bool = False
     guard: float | None = None
 
 
@@ -78,6 +81,8 @@ class Executor:
                     await self._ari.stop_playback(action.playback_id)
                 case a.Dial():
                     return await self._dial(channel, company_id, action)
+                case a.StopLeg():
+                    await self._ari.hangup(action.channel, SILENT_CAUSE)
                 case a.Record():
                     await self._record(channel, action)
                 case a.StopRecording():
@@ -85,16 +90,25 @@ class Executor:
                 case a.Hangup():
                     await self._ari.hangup(channel, action.cause)
                 case a.LeaveToFailsafe():
-                    await self._ari.set_variables(channel, FAILSAFE_REASON)
-                    await self._leave(channel, FAILSAFE_CONTEXT)
+                    return await self._leave(channel, FAILSAFE_CONTEXT, FAILSAFE_REASON)
                 case a.StartTimer() | a.CancelTimer():
                     raise TypeError("timers are the call's own")
         except AriError as exc:
-            if exc.gone:
+            if exc.gone or await self._is_gone(channel, exc):
                 # An everyday outcome: the caller, the playback or the recording ended meanwhile.
                 return Outcome(problem="gone", gone=True)
             return Outcome(problem=exc.message)
         return DONE
+
+    async def _is_gone(self, channel: str, refusal: AriError) -> bool:
+        """Whether what was refused in other words was asked of a channel that just went."""
+        if not 400 <= refusal.status < 500:
+            return False
+        try:
+            await self._ari.channel(channel)
+        except AriError as exc:
+            return exc.gone
+        return False
 
     async def _play(self, channel: str, company_id: str, action: a.Play) -> Outcome:
         paths = [self._prompts.path_for(prompt, company_id) for prompt in action.prompts]
@@ -110,27 +124,35 @@ class Executor:
         whisper = next((self._prompts.path_for(prompt, company_id) for prompt in action.whisper), None)
         if action.whisper and whisper is None:
             log.warning("whisper_not_rendered", leg=action.leg_id)
-        await self._ari.set_variables(
+        return await self._leave(
             channel,
+            TALK_CONTEXT,
             {
                 "CR_LEG": action.leg_id,
                 "CR_DEST": action.endpoint,
                 "CR_RING": str(action.ring_seconds),
-                "CR_OPTS": "m" if action.music else "",
+                "CR_OPTS": "m" if action.music else "R" if action.ringing else "",
                 "CR_REC": str(self._spool / action.leg_id) if action.record else "",
                 "CR_CID": action.caller_id or "",
                 "CR_WHISPER": str(whisper or ""),
                 "CR_MAX": str(self._max_call_seconds),
                 "CR_TARGET": action.target,
+                "CR_COMPANY": company_id,
             },
         )
-        await self._leave(channel, TALK_CONTEXT)
-        return DONE
 
-    async def _leave(self, channel: str, context: str) -> None:
-        """Hand the channel to the dialplan; the subscription lets its events still come."""
-        await self._ari.subscribe(self._app, f"channel:{channel}")
+    async def _leave(self, channel: str, context: str, variables: Mapping[str, str]) -> Outcome:
+        """Hand the channel to the dialplan. The subscription lets its events still come, also when a caller hangs up
+        between these requests: hence it is the first of them."""
+        try:
+            await self._ari.subscribe(self._app, f"channel:{channel}")
+        except AriError as exc:
+            if exc.status == 410:
+                return Outcome(problem="gone", gone=True, unreported=True)
+            raise
+        await self._ari.set_variables(channel, variables)
         await self._ari.continue_(channel, context, "s", 1)
+        return DONE
 
     async def _record(self, channel: str, action: a.Record) -> None:
         if action.beep:
@@ -162,6 +184,10 @@ def _beep(directory: Path) -> Path:
     path = directory / "beep"
     file = path.with_suffix(".ulaw")
     if not file.exists():
+        # They take long to load, and a server has to be quick to start.
+        import numpy as np
+        import soundfile
+
         directory.mkdir(parents=True, exist_ok=True)
         moments = np.arange(int(BEEP_SECONDS * ULAW_BYTES_PER_SECOND)) / ULAW_BYTES_PER_SECOND
         temporary = directory / f"beep.{threading.get_ident()}.new"

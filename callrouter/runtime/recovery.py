@@ -7,6 +7,7 @@ watched, Asterisk's own CDR does.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,15 +19,22 @@ from callrouter.asterisk.ari_events import Channel
 from callrouter.asterisk.ledger import LedgerRow
 from callrouter.core import events as e
 from callrouter.core import notes as note
+from callrouter.core.begun import LOST, routed_in, stranded, table_begun_with
 from callrouter.core.cdr import LogItem
 from callrouter.core.disposition import Disposition
-from callrouter.core.routing import RoutingTable
-from callrouter.core.session import step
+from callrouter.core.model import FlowVersion
+from callrouter.core.routing import RoutingTable, build_table
+from callrouter.core.session import FAILSAFE, step
+from callrouter.core.snapshot import ConfigSnapshot
 from callrouter.core.state import BACKUP_LEG, Calling, HandedOver, Leaving, Session
-from callrouter.errors import AriError
+from callrouter.core.walk import BACKUP
+from callrouter.errors import AriError, DatabaseError
 from callrouter.runtime.call import Log
 from callrouter.runtime.dispatcher import Dispatcher
 from callrouter.runtime.translate import DIALED
+from callrouter.runtime.unwatched import closing_events, played
+from callrouter.store.config import get_flow_version
+from callrouter.store.database import Database
 
 log = structlog.get_logger(__name__)
 
@@ -58,43 +66,20 @@ def rebuild(call_id: str, entries: Iterable[LogItem], table: RoutingTable) -> tu
     return session, arrived
 
 
-def closing_event(row: LedgerRow | None, at: float) -> e.Event:
-    """How a call ended that nobody watched.
+def session_of(call_id: str, entries: Sequence[LogItem], table: RoutingTable, same: bool) -> Session:
+    """A call's session; of a call whose flow is not at hand (``same`` False), what its log alone says."""
+    return rebuild(call_id, entries, table)[0] if same else stranded(call_id, entries, table)
 
-    :param row: Asterisk's own record, when it wrote one
-    :param at: taken as the end when it did not (Asterisk itself died); seconds since the epoch, UTC
+
+def owed(call_id: str, entries: Sequence[LogItem], table: RoutingTable, *, same: bool = True) -> list[note.Note]:
+    """What was decided upon a log's last event and is missing in it: the controller was killed while it wrote.
+
+    :param same: as for :func:`close_log`
     """
-    if row is None:
-        return e.CallerHungUp(at, 41)
-    return e.LedgerClosed(
-        at=row.end,
-        billsec=row.talk_seconds,
-        answered_at=row.talk_at,
-        cause=row.cause,
-        dialstatus=row.dialstatus,
-    )
-
-
-def closing_events(row: LedgerRow | None, session: Session, at: float) -> list[e.Event]:
-    """The end of a call that nobody watched, and before it the conversation that the dialplan's failsafe began."""
-    found: list[e.Event] = []
-    wait = session.wait
-    if row is not None and row.leg.startswith(BACKUP_LEG) and getattr(wait, "answered_at", None) is None:
-        began = row.dial_at or row.start
-        if not isinstance(wait, Calling | HandedOver):
-            found.append(e.Resumed(began, inside=False))
-        found.append(e.LegStarted(began, row.leg, ""))
-        if row.talk_at is not None:
-            found.append(e.LegAnswered(row.talk_at, row.leg))
-    return [*found, closing_event(row, at)]
-
-
-def owed(call_id: str, entries: Sequence[LogItem], table: RoutingTable) -> list[note.Note]:
-    """What was decided upon a log's last event and is missing in it: the controller was killed while it wrote."""
     last = max((place for place, entry in enumerate(entries) if isinstance(entry, e.Event)), default=None)
     if last is None:
         return []
-    session, _ = rebuild(call_id, entries[:last], table)
+    session = session_of(call_id, entries[:last], table, same)
     decided = step(session, entries[last], table).notes  # type: ignore[arg-type]
     written = entries[last + 1 :]
     if isinstance(entries[last], e.CallerHungUp | e.LedgerClosed):
@@ -103,80 +88,172 @@ def owed(call_id: str, entries: Sequence[LogItem], table: RoutingTable) -> list[
 
 
 def close_log(
-    call_id: str, entries: Sequence[LogItem], table: RoutingTable, row: LedgerRow | None, journal: Log
+    call_id: str,
+    entries: Sequence[LogItem],
+    table: RoutingTable,
+    row: LedgerRow | None,
+    journal: Log,
+    *,
+    same: bool = True,
 ) -> None:
-    """Append the end of a call whose channel is gone."""
+    """Append the end of a call whose channel is gone.
+
+    :param same: whether ``table`` has the flow that the call began with
+    """
+    if any(isinstance(entry, note.Concluded) for entry in entries):
+        return
     ends = [place for place, entry in enumerate(entries) if isinstance(entry, e.CallerHungUp | e.LedgerClosed)]
     if ends:
         # Killed between the end and what was concluded from it; what came later changes nothing.
         upto = [*entries[: ends[0] + 1], *(entry for entry in entries[ends[0] :] if isinstance(entry, note.Note))]
-        for decided in owed(call_id, upto, table):
+        for decided in owed(call_id, upto, table, same=same):
             journal.append(call_id, decided)
         return
-    for decided in owed(call_id, entries, table):
-        journal.append(call_id, decided)
-    session, _ = rebuild(call_id, entries, table)
-    last = max((entry.at for entry in entries), default=time.time())
-    for event in closing_events(row, session, last):
-        journal.append(call_id, event)
-        result = step(session, event, table)
-        session = result.session
-        for decided in result.notes:
+    if same:
+        for decided in owed(call_id, entries, table):
             journal.append(call_id, decided)
+    session = session_of(call_id, entries, table, same)
+    last = max((entry.at for entry in entries), default=time.time())
+    for item in played(session, closing_events(row, session, last), table):
+        journal.append(call_id, item)
 
 
-async def recover(
-    logs: Mapping[str, Sequence[LogItem]],
-    rows: Mapping[str, LedgerRow],
-    table: RoutingTable,
-    ari: AriClient,
-    app: str,
-    dispatcher: Dispatcher,
-    journal: Log,
-    refresh: Callable[[], object] | None = None,
-) -> Recovered:
-    """Adopt or close every call that was in progress.
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """Adopts or closes every call that was in progress.
 
-    :param logs: call id → its log, of calls without an end
     :param rows: Asterisk's own records by unique id, of calls that have ended
+    :param table_for: the routing that a log is read with, and whether it is what the call began with
     :param refresh: reads on in these records
+    :param cut_row: what else Asterisk left of a call that it has no record of, because it died
     """
-    channels = {channel.id: channel for channel in await ari.channels()}
-    known = {entry.channel for log in logs.values() for entry in log if isinstance(entry, e.CallArrived)}
-    if refresh is not None:
-        await ended_rows(known - channels.keys(), rows, refresh)
-    bridged = {member for bridge in await ari.bridges() for member in bridge.channels}
-    adopted = closed = 0
-    for call_id, entries in logs.items():
-        arrived = next((entry for entry in entries if isinstance(entry, e.CallArrived)), None)
-        if arrived is None or dispatcher.owns(arrived.channel):
-            continue
-        channel = channels.get(arrived.channel)
-        try:
-            session, _ = rebuild(call_id, entries, table)
-            if channel is not None and arrived.channel not in rows and not session.over:
-                for decided in owed(call_id, entries, table):
-                    journal.append(call_id, decided)
-                await _adopt(call_id, channel, session, table, ari, app, dispatcher, channel.id in bridged)
-                adopted += 1
+
+    ari: AriClient
+    app: str
+    dispatcher: Dispatcher
+    journal: Log
+    rows: Mapping[str, LedgerRow]
+    table_for: Callable[[Sequence[LogItem]], tuple[RoutingTable, bool]]
+    refresh: Callable[[], object] | None = None
+    cut_row: Callable[[str], LedgerRow | None] = lambda _: None
+
+    async def run(self, logs: Mapping[str, Sequence[LogItem]]) -> Recovered:
+        """One pass over Asterisk's channels.
+
+        :param logs: call id → its log, of calls without an end
+        :raises AriError: Asterisk does not answer
+        """
+        channels = {channel.id: channel for channel in await self.ari.channels()}
+        known = {entry.channel for log in logs.values() for entry in log if isinstance(entry, e.CallArrived)}
+        if self.refresh is not None:
+            await ended_rows(known - channels.keys(), self.rows, self.refresh)
+        bridged = {member for bridge in await self.ari.bridges() for member in bridge.channels}
+        adopted = closed = 0
+        for call_id, entries in logs.items():
+            arrived = next((entry for entry in entries if isinstance(entry, e.CallArrived)), None)
+            if arrived is None or self.dispatcher.owns(arrived.channel):
                 continue
-            close_log(call_id, entries, table, rows.get(arrived.channel), journal)
-        except Exception:  # one call that cannot be rebuilt must not cost the others
-            log.exception("call_not_recovered", call=call_id)
-            at = max(entry.at for entry in entries)
-            journal.append(call_id, e.CallerHungUp(at, 41))
-            journal.append(call_id, note.Concluded(at, Disposition.FAILED, "an internal error"))
-        closed += 1
-    given_back = 0
-    for channel in channels.values():
-        if (
-            in_application(channel, app)
-            and time.time() - channel.creationtime > CLAIM_SECONDS
-            and not dispatcher.owns(channel.id)
-        ):
-            await dispatcher.give_back(channel.id, "no record of this call after a restart")
-            given_back += 1
-    return Recovered(adopted, closed, given_back)
+            try:
+                channel = channels.get(arrived.channel)
+                if await self._take_up(call_id, entries, channel, arrived.channel in bridged):
+                    adopted += 1
+                    continue
+            except Exception:  # one call that cannot be rebuilt must not cost the others
+                log.exception("call_not_recovered", call=call_id)
+                at = max(entry.at for entry in entries)
+                self.journal.append(call_id, e.CallerHungUp(at, 41))
+                self.journal.append(call_id, note.Concluded(at, Disposition.FAILED, "an internal error"))
+            closed += 1
+        return Recovered(adopted, closed, await self._give_back(channels.values()))
+
+    async def _take_up(self, call_id: str, entries: Sequence[LogItem], channel: Channel | None, bridged: bool) -> bool:
+        """Adopt a call whose channel lives (True), or close its log (False)."""
+        table, same = self.table_for(entries)
+        session = session_of(call_id, entries, table, same)
+        if channel is None or channel.id in self.rows or session.over:
+            gone = next(entry.channel for entry in entries if isinstance(entry, e.CallArrived))
+            close_log(call_id, entries, table, self.rows.get(gone) or self.cut_row(gone), self.journal, same=same)
+            return False
+        if same:
+            for decided in owed(call_id, entries, table):
+                self.journal.append(call_id, decided)
+        else:
+            self.journal.append(call_id, note.Visited(time.time(), FAILSAFE, BACKUP, LOST))
+        peers = [entry.channel for entry in entries if isinstance(entry, e.LegStarted) and entry.channel]
+        await self._adopt(channel, session, table, bridged, peers)
+        return True
+
+    async def _give_back(self, channels: Iterable[Channel]) -> int:
+        """Channels that wait for us without a log of ours."""
+        given_back = 0
+        for channel in channels:
+            old = time.time() - channel.creationtime > CLAIM_SECONDS
+            if in_application(channel, self.app) and old and not self.dispatcher.owns(channel.id):
+                await self.dispatcher.give_back(channel.id, "no record of this call after a restart")
+                given_back += 1
+        return given_back
+
+    async def _adopt(
+        self, channel: Channel, session: Session, table: RoutingTable, bridged: bool, peers: Sequence[str]
+    ) -> None:
+        now = time.time()
+        try:
+            await self.ari.subscribe(self.app, f"channel:{channel.id}")
+        except AriError as exc:
+            log.warning("adopt_subscribe_failed", call=session.call_id, reason=exc.message)
+        wait, inside = session.wait, in_application(channel, self.app)
+        call = self.dispatcher.adopt(session.call_id, channel.id, session, table, peers)
+        returned = dial_result(channel, wait, now) if isinstance(wait, Calling) else None
+        # Also keeps the ids of what the dead controller started from being used again.
+        call.put(e.Resumed(now, inside and returned is None))
+        if returned is not None:
+            call.put(returned)
+        elif inside and isinstance(wait, Calling):
+            if wait.answered_at is not None:
+                call.put(e.DialReturned(now, wait.leg_id, status="", cause=0))
+        elif not inside:
+            for event in await reached(self.ari, channel, session, bridged, now):
+                call.tell(event)
+        elif isinstance(wait, Leaving | HandedOver):
+            # Killed before the channel could be sent away.
+            if isinstance(wait, HandedOver):
+                await self.dispatcher.give_back(channel.id, session.ending)
+            else:
+                await self.dispatcher.hang_up(channel.id)
+        log.info("call_adopted", call=session.call_id, node=session.node)
+
+
+async def begun_with(
+    logs: Mapping[str, Sequence[LogItem]],
+    current: RoutingTable,
+    last_run: ConfigSnapshot | None,
+    database: Database | None,
+) -> Callable[[Sequence[LogItem]], tuple[RoutingTable, bool]]:
+    """How to find the routing that each of these calls began with.
+
+    :param last_run: what was in force when the last run ended
+    :param database: asked for the texts of flows that are in neither; None: it is away
+    """
+    moved = any(
+        (said := routed_in(log)) is not None and said.config_version != current.version for log in logs.values()
+    )
+    earlier = [build_table(last_run)] if moved and last_run is not None else []
+    versions: dict[str, FlowVersion] = {}
+    if moved and database is not None:
+        wanted = {said.flow_version_id for log in logs.values() if (said := routed_in(log)) is not None}
+        with contextlib.suppress(DatabaseError):
+            async with database.session(read_only=True) as session:
+                for version_id in wanted - {None}:
+                    if (found := await get_flow_version(session, str(version_id))) is not None:
+                        versions[found.id] = found
+
+    def find(entries: Sequence[LogItem]) -> tuple[RoutingTable, bool]:
+        table, same = table_begun_with(entries, current, earlier, versions)
+        if not same:
+            log.warning("flow_not_at_hand", hint="the failsafe takes the caller, where nobody talks yet")
+        return table, same
+
+    return find
 
 
 async def ended_rows(gone: set[str], rows: Mapping[str, LedgerRow], refresh: Callable[[], object]) -> None:
@@ -191,47 +268,23 @@ async def ended_rows(gone: set[str], rows: Mapping[str, LedgerRow], refresh: Cal
         refresh()
 
 
-async def _adopt(
-    call_id: str,
-    channel: Channel,
-    session: Session,
-    table: RoutingTable,
-    ari: AriClient,
-    app: str,
-    dispatcher: Dispatcher,
-    bridged: bool,
-) -> None:
-    now = time.time()
-    try:
-        await ari.subscribe(app, f"channel:{channel.id}")
-    except AriError as exc:
-        log.warning("adopt_subscribe_failed", call=call_id, reason=exc.message)
-    wait, inside = session.wait, in_application(channel, app)
-    call = dispatcher.adopt(call_id, channel.id, session, table)
-    returned = dial_result(channel, wait, now) if isinstance(wait, Calling) else None
-    # Also keeps the ids of what the dead controller started from being used again.
-    call.put(e.Resumed(now, inside and returned is None))
-    if returned is not None:
-        call.put(returned)
-    elif inside and isinstance(wait, Calling):
-        if wait.answered_at is not None:
-            call.put(e.DialReturned(now, wait.leg_id, status="", cause=0))
-    elif not inside and not isinstance(wait, Leaving) and getattr(wait, "answered_at", None) is None:
-        leg_id, talk_at = await _leg_on(ari, channel, now)
-        if isinstance(wait, Calling) and not leg_id.startswith(BACKUP_LEG):
-            if bridged:
-                call.put(e.LegAnswered(talk_at, wait.leg_id))
-        elif leg_id.startswith(BACKUP_LEG):
-            call.put(e.LegStarted(now, leg_id, ""))
-            if bridged:
-                call.put(e.LegAnswered(talk_at, leg_id))
-    elif inside and isinstance(wait, Leaving | HandedOver):
-        # Killed before the channel could be sent away.
-        if isinstance(wait, HandedOver):
-            await dispatcher.give_back(channel.id, session.ending)
-        else:
-            await dispatcher.hang_up(channel.id)
-    log.info("call_adopted", call=call_id, node=session.node)
+async def reached(ari: AriClient, channel: Channel, session: Session, bridged: bool, now: float) -> list[e.Event]:
+    """Whom the dialplan rang for a caller while nobody watched, and whether they talk.
+
+    :param bridged: whether the caller's channel is in a bridge
+    """
+    wait = session.wait
+    if isinstance(wait, Leaving) or getattr(wait, "answered_at", None) is not None:
+        return []
+    leg_id, talk_at = await _leg_on(ari, channel, now)
+    rang: list[e.Event] = []
+    if leg_id.startswith(BACKUP_LEG):
+        rang = [e.LegStarted(now, leg_id, "")]
+    elif isinstance(wait, Calling):
+        leg_id = wait.leg_id
+    else:
+        return []
+    return [*rang, e.LegAnswered(talk_at, leg_id)] if bridged else rang
 
 
 async def _leg_on(ari: AriClient, channel: Channel, now: float) -> tuple[str, float]:

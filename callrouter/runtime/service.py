@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
 import callrouter
 from callrouter.asterisk import ari_events
 from callrouter.asterisk.ami import Ami
-from callrouter.asterisk.ami_events import AmiEvent
+from callrouter.asterisk.ami_events import SECURITY_EVENTS, AmiEvent, Intruders, remote_host
 from callrouter.asterisk.ari import AriClient
 from callrouter.asterisk.ari_events import EVENT_FILTER
 from callrouter.asterisk.ari_stream import AriStream, Connected, Disconnected
@@ -29,15 +30,21 @@ from callrouter.runtime.configuration import Configuration
 from callrouter.runtime.dispatcher import Dispatcher
 from callrouter.runtime.importer import LedgerImporter
 from callrouter.runtime.notify import notify, watchdog_seconds
-from callrouter.runtime.recovery import recover
+from callrouter.runtime.outbound import KEPT_SECONDS, Alarm, Outbound
+from callrouter.runtime.reconciliation import Nightly, summary
+from callrouter.runtime.recovery import Recovery, begun_with
 from callrouter.runtime.supervision import LedgerTail, Supervisor, resync
+from callrouter.runtime.trunks import trunks_down
 from callrouter.store.database import Database
 from callrouter.store.drain import Drain, open_logs
 from callrouter.store.journal import Journal
+from callrouter.store.outbound import journal_legs, outbound_legs
 
 log = structlog.get_logger(__name__)
 
 STATUS_SECONDS = 1.0
+TRUNKS_SECONDS = 0.5
+COUNT_SECONDS = 30.0
 SUPERVISE_SECONDS = 5.0
 IMPORT_SECONDS = 1.0
 STATUS_BLOCK = 8192
@@ -63,10 +70,12 @@ class Parts:
     drain: Drain
     configuration: Configuration
     dispatcher: Dispatcher
+    outbound: Outbound
     store_watch: StoreWatch
     ledger: LedgerTail
     importer: LedgerImporter
     supervisor: Supervisor
+    nightly: Nightly
     make_stream: Callable[[Callable[[bool], Awaitable[None]]], AriStream]
 
 
@@ -82,9 +91,12 @@ class Server:
         self._stop = asyncio.Event()
         self._logs: dict[str, list[LogItem]] = {}
         self._missed: set[str] = set()
+        self._intruders = Intruders()
         self._import_at = time.monotonic()
         """When the next look into Asterisk's own records is due, on the steady clock."""
         self._tasks: list[asyncio.Task[None]] = []
+        self._counted_at: float | None = None
+        """When the legs that others dialled were last counted; seconds since the epoch."""
 
     def stop(self) -> None:
         """Ask it to stop; ``run`` then returns."""
@@ -114,6 +126,8 @@ class Server:
         await parts.ami.start(required=False)
         parts.ami.on_event("Hold", self._hold)
         parts.ami.on_event("Unhold", self._hold)
+        for name in SECURITY_EVENTS:
+            parts.ami.on_event(name, self._turned_away)
         await parts.configuration.start()
         self._background("drain", self._drain())
         met = parts.configuration.met.is_set()
@@ -125,12 +139,16 @@ class Server:
         if met:
             with contextlib.suppress(DatabaseError):  # it is tried again with the first import
                 await parts.importer.start()
+        await self._count_first()
         self.stream.start()
+        self._background("outbound", self._every(COUNT_SECONDS, self._count_outbound))
         self._background("events", self._events())
         self._background("configuration", parts.configuration.watch())
         self._background("store", parts.store_watch.run())
         self._background("supervise", self._every(SUPERVISE_SECONDS, self._supervise))
         self._background("import", self._every(IMPORT_SECONDS, self._import))
+        self._background("trunks", self._every(TRUNKS_SECONDS, self._look_at_trunks))
+        self._background("reconcile", self._reconcile())
         self._background("status", self._every(STATUS_SECONDS, self._write_status))
         if (watchdog := watchdog_seconds()) is not None:
             self._background("watchdog", self._every(watchdog / 3, self._sign_of_life))
@@ -139,6 +157,11 @@ class Server:
         """Nothing is written to a database that was not found to be ours."""
         await self.parts.configuration.met.wait()
         await self.parts.drain.run()
+
+    async def _reconcile(self) -> None:
+        await self.parts.configuration.met.wait()
+        await self.parts.nightly.run()
+        await self._stop.wait()  # nothing more to do, and no reason to end the server
 
     async def _first_connection(self) -> None:
         """Until calls come to us. Without Asterisk it is no use waiting: the failsafe is Asterisk's own."""
@@ -171,18 +194,22 @@ class Server:
         parts.ledger.poll()
         table = parts.configuration.table
         if table is not None and self._logs:
-            found = await recover(
-                self._logs,
-                parts.ledger.rows,
-                table,
+            known = parts.database if parts.configuration.away is None else None
+            table_for = await begun_with(self._logs, table, parts.configuration.last_run, known)
+            recovery = Recovery(
                 parts.ari,
                 app,
                 parts.dispatcher,
                 parts.journal,
+                parts.ledger.rows,
+                table_for,
                 parts.ledger.poll,
+                parts.importer.cut_row,
             )
+            found = await recovery.run(self._logs)
             self._logs = {}
             log.info("recovered", adopted=found.adopted, closed=found.closed, given_back=found.given_back)
+        parts.importer.connected({channel.id for channel in await parts.ari.channels()})
         await resync(parts.ari, parts.dispatcher, parts.ledger.rows, app, refresh=parts.ledger.poll)
 
     # -- running -------------------------------------------------------------------------------------------------------
@@ -226,14 +253,51 @@ class Server:
         finally:
             self._import_at = time.monotonic() + IMPORT_SECONDS
 
+    async def _count_first(self) -> None:
+        """Before a call can ask: what an earlier run dialled. What the database does not tell now, it tells later."""
+        parts = self.parts
+        if parts.drain.pending or not parts.configuration.met.is_set():
+            parts.outbound.learn(await asyncio.to_thread(journal_legs, parts.settings.journal_dir))
+        counting = asyncio.create_task(self._count_outbound(), name="outbound-first")
+        self._tasks.append(counting)
+        await asyncio.wait({counting}, timeout=CATCH_UP_SECONDS)
+
+    async def _count_outbound(self) -> None:
+        """Legs of an earlier run, and those that the dialplan dialled by itself."""
+        parts, now = self.parts, time.time()
+        if not parts.configuration.met.is_set():
+            return
+        changed = self._counted_at - 2 * COUNT_SECONDS if self._counted_at is not None else 0.0
+        with contextlib.suppress(DatabaseError):  # it is asked again
+            async with parts.database.session(read_only=True) as session:
+                parts.outbound.learn(await outbound_legs(session, now - KEPT_SECONDS, changed))
+            self._counted_at = now
+
+    async def _look_at_trunks(self) -> None:
+        ami = self.parts.ami.state
+        # What was known before the connection broke says nothing of now.
+        self.parts.dispatcher.trunks_changed(trunks_down(ami.trunks) if ami.connected else ())
+
     def _hold(self, event: AmiEvent) -> None:
         self.parts.dispatcher.hold(event.fields.get("Uniqueid", ""), event.name == "Hold", time.time())
+
+    def _turned_away(self, event: AmiEvent) -> None:
+        host = remote_host(event.fields.get("RemoteAddress", ""))
+        times = self._intruders.turned_away(host, time.monotonic())
+        if times:
+            # What a firewall is fed from (security/fail2ban): the address comes first, and callers choose none of it.
+            log.warning("turned_away", address=host, times=times, last=event.name)
 
     async def _sign_of_life(self) -> None:
         notify("WATCHDOG=1")
 
     async def _write_status(self) -> None:
         await asyncio.to_thread(write_status, self.parts.settings.home_dir / "status.json", self.status())
+
+    def _alarms(self) -> list[Alarm]:
+        table = self.parts.configuration.table
+        companies = {entry.company.id: entry.company for entry in table.entries.values()} if table else {}
+        return self.parts.outbound.alarms(time.time(), companies)
 
     def status(self) -> dict[str, Any]:
         """What ``callrouter status`` shows."""
@@ -270,8 +334,11 @@ class Server:
             },
             "calls": parts.dispatcher.active,
             "total": parts.dispatcher.total,
+            "outbound_calls": sum(parts.outbound.running.values()),
+            "alarms": [msgspec.to_builtins(alarm) for alarm in self._alarms()],
             "imported": parts.importer.imported,
             "orphans_ended": parts.supervisor.ended,
+            "reconciliation": summary(parts.nightly.last),
             "config_version": table.version if table else None,
             "problems": [f"{problem.where}: {problem.message}" for problem in parts.configuration.problems],
             "config_kept_at": parts.configuration.kept_at,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -14,17 +13,20 @@ import structlog
 from callrouter.asterisk.ami import Ami
 from callrouter.asterisk.ami_events import Headers
 from callrouter.asterisk.ari import AriClient
-from callrouter.asterisk.ledger import LedgerRow, read_ledger
+from callrouter.asterisk.ari_events import Channel
+from callrouter.asterisk.ledger import LedgerRow, file_identity, read_ledger
 from callrouter.core.state import Calling, HandedOver, Leaving
+from callrouter.runtime.call import Call
 from callrouter.runtime.dispatcher import Dispatcher
 from callrouter.runtime.recovery import (
     ARRIVING_SECONDS,
     CLAIM_SECONDS,
-    closing_events,
     dial_result,
     ended_rows,
     in_application,
+    reached,
 )
+from callrouter.runtime.unwatched import closing_events
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +61,7 @@ class LedgerTail:
         """Read what was written since. Another file under the name was rotated in: begin anew."""
         try:
             facts = self.path.stat()
-            file = _identity(facts)
+            file = file_identity(facts)
             if file != self._place.file:
                 self._finish_rotated()
             if file != self._place.file or facts.st_size < self._place.offset:
@@ -79,7 +81,7 @@ class LedgerTail:
     def _finish_rotated(self) -> None:
         """Read the rest of the file that had the name before, where it still lies beside it."""
         for path in self.path.parent.glob(f"{self.path.name}?*"):
-            if _identity(path.stat()) == self._place.file:
+            if file_identity(path.stat()) == self._place.file:
                 self._read(path)
 
     def take(self) -> list[tuple[LedgerRow, Place]]:
@@ -87,10 +89,6 @@ class LedgerTail:
         self.poll()
         taken, self._unread = self._unread, []
         return taken
-
-
-def _identity(facts: os.stat_result) -> str:
-    return f"{facts.st_dev}:{facts.st_ino}"
 
 
 async def resync(
@@ -115,6 +113,7 @@ async def resync(
         await ended_rows(set(before) - channels.keys(), rows, refresh)
     now = time.time()
     suspects = set[str]()
+    lost: list[tuple[Call, Channel]] = []
     for channel_id in before:
         call = dispatcher.get(channel_id)
         if call is None:
@@ -125,7 +124,7 @@ async def resync(
         elif channel is None:
             log.warning("call_end_missed", call=call.id)
             for event in closing_events(rows.get(channel_id), call.session, now):
-                call.put(event)
+                call.tell(event)
         elif isinstance(call.session.wait, Leaving | HandedOver) and in_application(channel, app):
             # It was asked to go and is still here: the request was lost.
             if isinstance(call.session.wait, HandedOver):
@@ -136,6 +135,16 @@ async def resync(
             returned = dial_result(channel, call.session.wait, now)
             if returned is not None:
                 call.put(returned)
+            elif not in_application(channel, app):
+                lost.append((call, channel))
+        elif isinstance(call.session.wait, HandedOver):
+            lost.append((call, channel))
+    if missed is None and lost:
+        # Who answered meanwhile was told to nobody.
+        bridged = {member for bridge in await ari.bridges() for member in bridge.channels}
+        for call, channel in lost:
+            for event in await reached(ari, channel, call.session, channel.id in bridged, now):
+                call.tell(event)
     if missed is not None:
         missed.clear()
         missed |= suspects

@@ -23,10 +23,12 @@ def arrival(
     countries: Mapping[str, str],
     default_country: str,
     store_problem: str | None = None,
+    trunks_down: tuple[tuple[str, str], ...] = (),
 ) -> e.CallArrived:
     """The first event of a call.
 
     :param countries: trunk name → country assumed for numbers it writes without +
+    :param trunks_down: trunks known to be down, each with the reason
     """
     channel = event.channel
     trunk = str(channel.channelvars.get(TRUNK_VARIABLE) or "") or None
@@ -43,6 +45,7 @@ def arrival(
         linkedid=channel.id,
         test=trunk == SIMULATOR_TRUNK,
         store_problem=store_problem,
+        trunks_down=trunks_down,
     )
 
 

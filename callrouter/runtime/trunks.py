@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
 from callrouter.asterisk.ami import Ami
-from callrouter.asterisk.apply import RELOADED, put_in_place
+from callrouter.asterisk.ami_events import TrunkState
+from callrouter.asterisk.apply import put_in_place, reload
 from callrouter.asterisk.install import find_asterisk
 from callrouter.config import Settings
 from callrouter.core.model import Trunk
@@ -37,9 +38,24 @@ class Trunks:
         applied = await asyncio.to_thread(put_in_place, self._settings, install, trunks)
         self._unread = self._unread or applied.changed
         if self._unread:
-            for module in RELOADED:
-                await self._ami.reload(module)
+            await reload(self._ami, trunks)
             self._unread = False
             log.info("trunks_applied", trunks=len(trunks))
         if applied.left_out:
             raise ConfigError("; ".join(f"trunk {name} is left out: {why}" for name, why in applied.left_out))
+
+
+def trunks_down(states: Mapping[str, TrunkState]) -> tuple[tuple[str, str], ...]:
+    """Trunks that Asterisk cannot reach, or is not registered with, each with the reason.
+
+    :param states: by endpoint, as AMI tells them
+    """
+    found = []
+    for endpoint, state in sorted(states.items()):
+        if not endpoint.startswith("trunk-"):
+            continue
+        if state.contact == "Unreachable":
+            found.append((endpoint.removeprefix("trunk-"), "it does not answer"))
+        elif state.registration in ("Unregistered", "Rejected", "Stopped"):
+            found.append((endpoint.removeprefix("trunk-"), f"its registration is {state.registration.lower()}"))
+    return tuple(found)

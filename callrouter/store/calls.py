@@ -123,6 +123,8 @@ class StoredCall:
     number: str | None
     """Name of the tracking number."""
     recordings: tuple[StoredRecording, ...]
+    currency: str | None = None
+    """The company's, of the legs' costs."""
 
 
 async def save_call(session: AsyncSession, record: CallRecord) -> str:
@@ -235,7 +237,8 @@ async def get_call(session: AsyncSession, ref: str) -> StoredCall:
         ),
         trace=tuple(TraceStep(**step) for step in row.trace),
     )
-    return StoredCall(record, found[1], found[2], found[3], tuple(recordings))
+    currency = await session.scalar(select(CompanyRow.currency).where(CompanyRow.id == row.company_id))
+    return StoredCall(record, found[1], found[2], found[3], tuple(recordings), currency)
 
 
 async def known_uniqueids(session: AsyncSession, uniqueids: Collection[str]) -> set[str]:
@@ -296,6 +299,8 @@ def _leg_values(call_id: str, leg: Leg) -> dict[str, Any]:
         "cause": leg.cause,
         "result": leg.result.value if leg.result else None,
         "hold_seconds": leg.hold_seconds,
+        "trunk": leg.trunk,
+        "cost_micros": leg.cost_micros,
     }
 
 
@@ -313,6 +318,8 @@ def _leg_value(row: LegRow) -> Leg:
         cause=row.cause,
         result=LegResult(row.result) if row.result else None,
         hold_seconds=row.hold_seconds,
+        trunk=row.trunk,
+        cost_micros=row.cost_micros,
     )
 
 

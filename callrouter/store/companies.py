@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import zoneinfo
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
@@ -12,7 +13,7 @@ import phonenumbers
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from callrouter.core.model import Campaign, Company
+from callrouter.core.model import DEFAULT_MAX_CALLS, DEFAULT_MAX_PER_HOUR, Campaign, Company
 from callrouter.errors import ConflictError, InputError
 from callrouter.store import changes as common
 from callrouter.store.models import (
@@ -26,9 +27,37 @@ from callrouter.store.models import (
 )
 from callrouter.store.types import now
 
+FIELDS = (
+    "name",
+    "title",
+    "timezone",
+    "country",
+    "currency",
+    "record",
+    "allowed_destinations",
+    "max_outbound_calls",
+    "max_outbound_per_hour",
+    "max_spend_per_day",
+)
+MOST = 1_000_000_000
+CAPS = ("max_outbound_calls", "max_outbound_per_hour", "max_spend_per_day")
+PREFIX = re.compile(r"\+[1-9][0-9]{0,14}")
+
 
 def company_value(row: CompanyRow) -> Company:
-    return Company(row.id, row.name, row.title, row.timezone, row.country, row.currency, row.record)
+    return Company(
+        id=row.id,
+        name=row.name,
+        title=row.title,
+        timezone=row.timezone,
+        country=row.country,
+        currency=row.currency,
+        record=row.record,
+        allowed_destinations=tuple(row.allowed_destinations),
+        max_outbound_calls=row.max_outbound_calls,
+        max_outbound_per_hour=row.max_outbound_per_hour,
+        max_spend_per_day=row.max_spend_per_day,
+    )
 
 
 def campaign_value(row: CampaignRow) -> Campaign:
@@ -44,6 +73,10 @@ async def add_company(
     country: str = "US",
     currency: str = "USD",
     record: bool = True,
+    allowed_destinations: Sequence[str] = (),
+    max_outbound_calls: int | None = DEFAULT_MAX_CALLS,
+    max_outbound_per_hour: int | None = DEFAULT_MAX_PER_HOUR,
+    max_spend_per_day: int | None = None,
     who: str,
     why: str = "",
 ) -> Company:
@@ -54,12 +87,15 @@ async def add_company(
     :param country: ISO 3166 alpha-2, assumed for its numbers written without +
     :param currency: ISO 4217
     :param record: whether its conversations are recorded
-    :raises InputError: a name that is no slug, an unknown zone or country
+    :param allowed_destinations: countries and prefixes that may be dialled though no target names them
+    :param max_outbound_calls: legs over trunks at once; None: no cap, as for the others
+    :param max_outbound_per_hour: legs over trunks in 60 minutes
+    :param max_spend_per_day: minor units of ``currency``
+    :raises InputError: a name that is no slug, an unknown zone or country, a cap below 0
     :raises ConflictError: the name is taken
     """
-    values = _company_values(
-        {"name": name, "title": title, "timezone": timezone, "country": country, "currency": currency, "record": record}
-    )
+    given = dict(locals())
+    values = _company_values({key: given[key] for key in FIELDS})
     await _company_name_free(session, name)
     row = CompanyRow(**values)
     common.stamp(row, who)
@@ -85,14 +121,14 @@ async def edit_company(
 ) -> Company:
     """Change a company.
 
-    :param changes: any of name, title, timezone, country, currency, record; as for :func:`add_company`
+    :param changes: any field of :func:`add_company`
     :raises InputError: as :func:`add_company`, and for an unknown field
     :raises NotFoundError: no such company
     :raises ConflictError: the new name is taken
     """
     row = await common.company_row(session, name)
     before = company_value(row)
-    current = {key: getattr(row, key) for key in ("name", "title", "timezone", "country", "currency", "record")}
+    current = {key: getattr(row, key) for key in FIELDS}
     values = _company_values(common.merged("company", current, changes))
     if values["name"] != row.name:
         await _company_name_free(session, values["name"])
@@ -291,7 +327,33 @@ def _company_values(values: dict[str, Any]) -> dict[str, Any]:
         "country": check_country(values["country"]),
         "currency": currency,
         "record": bool(values["record"]),
+        "allowed_destinations": sorted({check_destination(each) for each in values["allowed_destinations"]}),
+        **{name: _cap(name, values[name]) for name in CAPS},
     }
+
+
+def check_destination(text: str) -> str:
+    """A country or a prefix of telephone numbers, as it is kept in a company's list.
+
+    :raises InputError: neither
+    """
+    entry = str(text).strip()
+    if PREFIX.fullmatch(entry):
+        return entry
+    try:
+        return check_country(entry)
+    except InputError as exc:
+        raise InputError(
+            f"{text!r} is neither a country nor a prefix", hint="like US, GB, +4420 or +12025550123"
+        ) from exc
+
+
+def _cap(name: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    if not 0 <= int(value) <= MOST:
+        raise InputError(f"{name.replace('_', '-')} {value} is out of range", hint=f"0 to {MOST}, or none for no cap")
+    return int(value)
 
 
 async def _company_name_free(session: AsyncSession, name: str) -> None:

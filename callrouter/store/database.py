@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,7 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from callrouter.errors import ConflictError, DatabaseError
-from callrouter.store import migrate
+from callrouter.store import migrate, postgres_tools, sqlite_copy
 from callrouter.store.faults import explain
 from callrouter.store.migrate import SchemaState, SchemaStatus, Upgrade
 
@@ -146,10 +147,12 @@ class Database:
         if not state.ok:
             raise state.error(self.shown)
 
-    async def upgrade(self, revision: str = "head") -> Upgrade:
-        """Bring the schema up to date, in one transaction; a SQLite database that exists is copied beside it before.
+    async def upgrade(self, revision: str = "head", *, keep: bool = True, copies: Path | None = None) -> Upgrade:
+        """Bring the schema up to date, in one transaction, and keep a copy of a database that is changed.
 
-        :raises DatabaseError: written by a newer callrouter, half-applied, not writable, full …
+        :param keep: False: no copy
+        :param copies: where a PostgreSQL database is copied to; None: it is not. SQLite's copy lies beside it
+        :raises DatabaseError: written by a newer callrouter, half-applied, not writable, full, no program to copy it …
         """
         if self.path is not None:
             self._create_file(self.path)
@@ -159,12 +162,12 @@ class Database:
         if state.status in (SchemaStatus.NEWER, SchemaStatus.HALF_APPLIED):
             raise state.error(self.shown)
         with self._explained():
-            backup = self._back_up(state) if state.status is SchemaStatus.OLD else None
+            backup = await self._keep_copy(state, copies) if keep and state.status is SchemaStatus.OLD else None
             await self._migrate(lambda connection: migrate.upgrade(connection, revision))
         return Upgrade(state.revision, (await self.check()).revision, backup)
 
-    async def downgrade(self, revision: str) -> Upgrade:
-        """Take the schema back to ``revision`` ("base": nothing left); a SQLite database is copied beside it before.
+    async def downgrade(self, revision: str, *, copies: Path | None = None) -> Upgrade:
+        """Take the schema back to ``revision`` ("base": nothing left), and keep a copy as :meth:`upgrade` does.
 
         :raises DatabaseError: as :meth:`upgrade`
         """
@@ -172,7 +175,7 @@ class Database:
         if state.status in (SchemaStatus.NEWER, SchemaStatus.HALF_APPLIED, SchemaStatus.ABSENT):
             raise state.error(self.shown)
         with self._explained():
-            backup = self._back_up(state)
+            backup = await self._keep_copy(state, copies)
             await self._migrate(lambda connection: migrate.downgrade(connection, revision))
         return Upgrade(state.revision, (await self.check()).revision, backup)
 
@@ -202,18 +205,18 @@ class Database:
             with suppress(FileExistsError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
-    def _back_up(self, state: SchemaState) -> Path | None:
-        """Copy the SQLite database beside itself; ``VACUUM INTO`` copies a consistent state also while it is used."""
-        if self.path is None:
+    async def _keep_copy(self, state: SchemaState, copies: Path | None) -> Path | None:
+        """Copy the database as it is, also while it is used; None where that was not asked for."""
+        end = f"before-{datetime.now(UTC).strftime('%Y%m%dT%H%M%S%fZ')}-from-{state.revision}"
+        if self.path is not None:
+            copy = self.path.with_name(f"{self.path.name}.{end}")
+            await asyncio.to_thread(sqlite_copy.copy_file, self.path, copy)
+            return copy
+        if copies is None:
             return None
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
-        copy = self.path.with_name(f"{self.path.name}.before-{stamp}-from-{state.revision}")
-        connection = sqlite3.connect(self.path, timeout=5.0, isolation_level=None)
-        try:
-            connection.execute("VACUUM INTO ?", (str(copy),))
-        finally:
-            connection.close()
-        copy.chmod(0o600)
+        copy = copies / f"{self.url.database}.{end}.pgdump"
+        tools = postgres_tools.find(self.url)
+        await asyncio.to_thread(tools.dump, copy, lambda _done, _total: None)
         return copy
 
     async def _migrate(self, action: Callable[[Connection], None]) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from callrouter.core import cdr
 from callrouter.core.events import CallerHungUp, DialReturned, LedgerClosed, LegAnswered
 from callrouter.core.notes import Concluded, LegPlanned, Routed
-from callrouter.core.records import RecordingStatus
+from callrouter.core.records import CallRecord, RecordingStatus
 from callrouter.errors import CallrouterError, DatabaseError, ServiceError
 from callrouter.store.calls import append_events, call_logs, open_calls, save_call
 from callrouter.store.codec import Line, LogItem, items
@@ -99,14 +99,14 @@ class Drain:
             try:
                 while await self.step():
                     pass
-                if self._journal.problem is None and self._journal.synced >= end:
+                if not self._journal.waiting and self._journal.synced >= end:
                     return True
             except CallrouterError as exc:
                 self.problem = exc.message
             if time.monotonic() >= until:
                 return False
             await asyncio.sleep(min(0.05, deadline))
-            if self._journal.problem is not None:
+            if self._journal.waiting:
                 await asyncio.to_thread(self._journal.sync)
                 end = self._journal.end
 
@@ -121,8 +121,7 @@ class Drain:
             if not self._journal.id:
                 return 0
             if self._position is None:
-                async with self._database.session(read_only=True) as session:
-                    self._position = await self._stored(session)
+                self._position = await self._begin()
             position = self._position
             try:
                 batch = self._journal.read_from(position, self._batch)
@@ -148,6 +147,18 @@ class Drain:
             return len(batch)
 
     # -- within ----------------------------------------------------------------------------------------------------
+
+    async def _begin(self) -> Position:
+        """How far an earlier run came."""
+        async with self._database.session(read_only=True) as session:
+            stored = await self._stored(session)
+        if stored <= self._journal.end:
+            return stored
+        # An earlier state of the journal was put in its place (a disk's backup, say). What is stored stays as it is.
+        log.warning("journal_was_put_back", stored=stored, end=self._journal.end)
+        async with self._database.session() as session:
+            await self._move(session, Position())
+        return Position()
 
     async def _stored(self, session: AsyncSession, *, lock: bool = False) -> Position:
         statement = select(JournalPositionRow.segment, JournalPositionRow.offset)
@@ -176,21 +187,7 @@ class Drain:
     async def _save(self, session: AsyncSession, call_id: str, lines: Sequence[Line]) -> None:
         try:
             async with session.begin_nested():
-                record = cdr.fold(items(lines))
-                if record is None:
-                    return
-                await save_call(session, record)
-                if is_over({line.type for line in lines}):
-                    for recording in record.recordings:
-                        if recording.status is RecordingStatus.PENDING:
-                            key = f"{FINISH_RECORDING}:{recording.id}"
-                            await enqueue(
-                                session,
-                                FINISH_RECORDING,
-                                {"recording_id": recording.id},
-                                key=key,
-                                max_attempts=FINISH_ATTEMPTS,
-                            )
+                await save_folded(session, lines)
         except StatementError as exc:
             if self._database.explain(exc) is not None:
                 raise
@@ -198,6 +195,29 @@ class Drain:
             log.error("call_not_stored", call=call_id, exc_info=exc)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
             log.error("call_not_folded", call=call_id, exc_info=exc)
+
+
+async def save_folded(session: AsyncSession, lines: Sequence[Line]) -> CallRecord | None:
+    """Store the record that a call's log folds into, and have its recordings finished once it is over.
+
+    :returns: the record; None when the log does not begin with an arrival
+    """
+    record = cdr.fold(items(lines))
+    if record is None:
+        return None
+    await save_call(session, record)
+    if is_over({line.type for line in lines}):
+        for recording in record.recordings:
+            if recording.status is RecordingStatus.PENDING:
+                await enqueue_finish(session, recording.id)
+    return record
+
+
+async def enqueue_finish(session: AsyncSession, recording_id: str) -> None:
+    """Have a recording finished; nothing when that was asked for before."""
+    payload = {"recording_id": recording_id}
+    key = f"{FINISH_RECORDING}:{recording_id}"
+    await enqueue(session, FINISH_RECORDING, payload, key=key, max_attempts=FINISH_ATTEMPTS)
 
 
 async def open_logs(journal: Journal, database: Database | None) -> dict[str, list[LogItem]]:

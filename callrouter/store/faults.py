@@ -12,7 +12,7 @@ SQLITE = (
     ("database is locked", "is locked by another program", "end the other program, or wait until it is done"),
     ("database table is locked", "is locked by another program", "end the other program, or wait until it is done"),
     ("readonly database", "is read-only", "make the file and its directory writable for this user"),
-    ("unable to open database file", "cannot be opened", "the file and its directory must be writable for this user"),
+    ("unable to open database file", "cannot be opened", "is the disk full, or read-only? May this user write there?"),
     ("disk is full", "cannot grow: the disk is full", "free some space; calls go on and are written down meanwhile"),
     ("disk i/o error", "cannot be read or written: disk I/O error", "look at the disk, and whether it is full"),
     # A full disk makes SQLite roll back the whole transaction by itself; then there is nothing to roll back to.

@@ -108,9 +108,11 @@ async def lease(
         .values(state="dead", finished_at=at, last_error="its worker vanished each time")
         .execution_options(synchronize_session=False)
     )
+    # What was made in the future was made before the clock was set back, and must not wait until it is there again.
+    ready = or_(JobRow.run_at <= at, JobRow.created_at > at + timedelta(seconds=LONGEST_PAUSE))
     due = (
         select(JobRow.id)
-        .where(or_(and_(JobRow.state == "queued", JobRow.run_at <= at), expired), JobRow.kind.in_(kinds))
+        .where(or_(and_(JobRow.state == "queued", ready), expired), JobRow.kind.in_(kinds))
         .order_by(JobRow.run_at, JobRow.id)
         .limit(1)
         .with_for_update(skip_locked=True)

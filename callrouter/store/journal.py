@@ -30,6 +30,8 @@ SEGMENT_BYTES = 16 * 1024 * 1024
 MEMORY_BYTES = 64 * 1024 * 1024
 """What is kept while the disk takes nothing; beyond it entries are lost, and counted."""
 RETRY_SECONDS = 0.25
+LOOK_SECONDS = 2.0
+"""Between two looks at the disk: it is to be said that it is full before a call finds out."""
 REMEMBERED_CALLS = 20_000
 """Calls whose last number is kept for an entry that comes late."""
 ENDS = (CallerHungUp.__name__, LedgerClosed.__name__)
@@ -82,6 +84,8 @@ class Journal:
         self._retry_at = 0.0
         self._problem: str | None = None
         self._sync_problem: str | None = None
+        self._room_problem: str | None = None
+        self._look_at = 0.0
         self._fd: int | None = None
         self._lock_fd: int | None = None
         self._segment = 0
@@ -156,8 +160,13 @@ class Journal:
         """Why the journal does not reach the disk at present; None: it does."""
         if self._problem is not None:
             lost = f"; {self.lost_entries} entries were lost" if self.lost_entries else ""
-            return f"{self._problem} ({len(self._pending)} entries wait in memory{lost})"
-        return self._sync_problem
+            return f"{self._problem} ({self.waiting} entries wait in memory{lost})"
+        return self._sync_problem or self._room_problem
+
+    @property
+    def waiting(self) -> int:
+        """Entries that wait in memory for the disk."""
+        return len(self._pending)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -293,6 +302,8 @@ class Journal:
     def _flush(self) -> None:
         """Write what is pending, in order; with the mutex held."""
         try:
+            if not self._ready:
+                self._begin_again()
             while self._pending:
                 if self._fd is None or (self._size >= self._segment_bytes and not self._midline):
                     self._rotate()
@@ -315,12 +326,13 @@ class Journal:
         else:
             self._problem = None
 
+    def _begin_again(self) -> None:
+        try:
+            self._begin()
+        except ConflictError as exc:
+            raise OSError(errno.EBUSY, exc.message) from exc
+
     def _rotate(self) -> None:
-        if not self._ready:
-            try:
-                self._begin()
-            except ConflictError as exc:
-                raise OSError(errno.EBUSY, exc.message) from exc
         number = self._segment
         if self._fd is not None or number == 0 or self._size >= self._segment_bytes:
             number += 1
@@ -340,9 +352,12 @@ class Journal:
     def _sync_forever(self) -> None:
         while not self._wake.wait(self._interval):
             with self._mutex:
-                if self._pending and time.monotonic() >= self._retry_at:
+                if (self._pending or not self._ready) and time.monotonic() >= self._retry_at:
                     self._flush()
             self._sync()
+            if time.monotonic() >= self._look_at:
+                self._look_at = time.monotonic() + LOOK_SECONDS
+                self._room_problem = _no_room(self.directory)
 
     def _sync(self) -> None:
         with self._mutex:
@@ -367,6 +382,20 @@ class Journal:
                 os.close(old)
             # A disk that refuses to force data out is reported; holding the drain back would only add to the loss.
             self._synced = end
+
+
+def _no_room(directory: Path) -> str | None:
+    """Why nothing more could be written there, as far as the file system says; None: it could."""
+    try:
+        room = os.statvfs(directory)
+    except OSError as exc:
+        return f"the journal in {directory} cannot be looked at: {exc.strerror}"
+    if room.f_flag & os.ST_RDONLY:
+        return f"the journal in {directory} cannot be written: {os.strerror(errno.EROFS)}"
+    # Network shares may tell no sizes at all.
+    if room.f_blocks and not room.f_bavail:
+        return f"the journal in {directory} cannot grow: {os.strerror(errno.ENOSPC)}"
+    return None
 
 
 def _sync_directory(directory: Path) -> None:

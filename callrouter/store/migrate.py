@@ -1,24 +1,29 @@
-"""Schema versions: alembic, run from within. Every function takes a synchronous connection (``run_sync``)."""
+"""Schema versions: alembic, run from within. Every function takes a synchronous connection (``run_sync``).
+
+alembic is loaded when something is to be migrated: to know how a database stands, which every start asks, needs it not.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 from callrouter.errors import DatabaseError, SchemaError
 from callrouter.store import models
 from callrouter.store.types import Base
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 _ = models  # fills Base.metadata
+_REVISION = re.compile(r'^(revision|down_revision)(?:: [^=]+)? = "([^"]+)"$', re.MULTILINE)
 
 LOCK = 7238461902
 """Key of the PostgreSQL advisory lock that keeps two upgrades apart."""
@@ -76,7 +81,7 @@ class Upgrade:
     before: str | None
     after: str | None
     backup: Path | None
-    """Copy of the SQLite database as it was before."""
+    """Copy of the database as it was before; None: nothing was changed, or no copy was asked for."""
 
 
 def directory() -> Path:
@@ -89,12 +94,30 @@ def directory() -> Path:
 
 
 @cache
+def revisions() -> tuple[str, ...]:
+    """All revisions, oldest first: read out of the migrations, which to run them is not needed for."""
+    after: dict[str | None, str] = {}
+    for path in (directory() / "versions").glob("*.py"):
+        told = dict(_REVISION.findall(path.read_text("utf-8")))
+        if "revision" in told:
+            after[told.get("down_revision") or None] = told["revision"]
+    found: list[str] = []
+    while (following := after.get(found[-1] if found else None)) is not None:
+        found.append(following)
+    return tuple(found)
+
+
+@cache
 def head() -> str:
     """The revision this program works with."""
-    revision = _script().get_current_head()
-    if revision is None:
+    if not revisions():
         raise DatabaseError("the migrations are missing from this installation", hint="install callrouter again")
-    return revision
+    return revisions()[-1]
+
+
+def knows(revision: str) -> bool:
+    """Whether this program can bring a database of that revision up to date."""
+    return revision in revisions()
 
 
 def check(connection: Connection) -> SchemaState:
@@ -103,10 +126,10 @@ def check(connection: Connection) -> SchemaState:
     inspector = inspect(connection)
     present = set(inspector.get_table_names())
     ours = {table.name: table for table in Base.metadata.sorted_tables}
-    revisions: list[str] = []
+    stored: list[str] = []
     if "alembic_version" in present:
-        revisions = [row[0] for row in connection.execute(text("SELECT version_num FROM alembic_version"))]
-    revision = ", ".join(sorted(revisions)) or None
+        stored = [row[0] for row in connection.execute(text("SELECT version_num FROM alembic_version"))]
+    revision = ", ".join(sorted(stored)) or None
 
     def state(status: SchemaStatus, detail: str) -> SchemaState:
         return SchemaState(status, revision, head(), detail)
@@ -114,15 +137,14 @@ def check(connection: Connection) -> SchemaState:
     strays = sorted(name for name in present if name.startswith("_alembic_tmp_"))
     if strays:
         return state(SchemaStatus.HALF_APPLIED, f"table {strays[0]} was left behind")
-    if not revisions:
+    if not stored:
         found = sorted(present & set(ours))
         if found:
             return state(SchemaStatus.HALF_APPLIED, f"it has table {found[0]}, but no revision")
         return state(SchemaStatus.ABSENT, "it holds no tables of callrouter")
-    known = {script.revision for script in _script().walk_revisions()}
-    if not set(revisions) <= known:
+    if not set(stored) <= set(revisions()):
         return state(SchemaStatus.NEWER, "its revision is unknown to this program")
-    if len(revisions) > 1:
+    if len(stored) > 1:
         return state(SchemaStatus.HALF_APPLIED, "it has two revisions")
     if revision != head():
         return state(SchemaStatus.OLD, f"{head()} is the newest")
@@ -137,16 +159,21 @@ def check(connection: Connection) -> SchemaState:
 
 
 def upgrade(connection: Connection, revision: str) -> None:
+    from alembic import command
+
     _run(connection, lambda config: command.upgrade(config, revision))
 
 
 def downgrade(connection: Connection, revision: str) -> None:
+    from alembic import command
+
     _run(connection, lambda config: command.downgrade(config, revision))
 
 
 def differences(connection: Connection) -> list[object]:
     """What the models have and the schema has not, or the other way round; empty when they agree."""
     from alembic.autogenerate import compare_metadata
+    from alembic.runtime.migration import MigrationContext
 
     context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
     return list(compare_metadata(context, Base.metadata))
@@ -161,11 +188,9 @@ def _run(connection: Connection, action: Callable[[Config], None]) -> None:
 
 
 def _config() -> Config:
+    from alembic.config import Config
+
     config = Config()
     # "%" would be read as an interpolation.
     config.set_main_option("script_location", str(directory()).replace("%", "%%"))
     return config
-
-
-def _script() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_config())

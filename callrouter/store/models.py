@@ -326,7 +326,7 @@ class RecordingRow(Base):
     """Level of the business's channel."""
     verified_at: Mapped[datetime | None]
     gaps: Mapped[list[Any] | None]
-    """[start, end] in seconds from the recording's start: what is missing of it."""
+    """What is missing of it: objects with channel, start, end, seconds, why."""
     chain_seq: Mapped[int | None] = mapped_column(unique=True)
     """Place of its manifest in the chain of all manifests, from 1."""
     manifest_sha256: Mapped[str | None]

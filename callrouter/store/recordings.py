@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -38,6 +39,11 @@ class StoredRecording:
     """Level of the business's channel."""
     verified_at: datetime | None
     """When the file was last found to be as it was stored."""
+    gaps: tuple[dict[str, Any], ...] = ()
+    """What is missing of it: channel, start and end (seconds from its start; None: not known where), seconds, why."""
+    chain_seq: int | None = None
+    """Place of its manifest in the chain, from 1; None: it has none yet."""
+    manifest_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,8 @@ class RecordingFile:
     seconds: float
     left_dbfs: float | None
     right_dbfs: float | None
+    gaps: tuple[dict[str, Any], ...] = ()
+    """As in :class:`StoredRecording`."""
 
 
 def recording_value(row: RecordingRow) -> StoredRecording:
@@ -70,6 +78,9 @@ def recording_value(row: RecordingRow) -> StoredRecording:
         left_dbfs=row.left_dbfs,
         right_dbfs=row.right_dbfs,
         verified_at=row.verified_at,
+        gaps=tuple(row.gaps or ()),
+        chain_seq=row.chain_seq,
+        manifest_sha256=row.manifest_sha256,
     )
 
 
@@ -150,6 +161,7 @@ async def recording_finished(
         left_dbfs=file.left_dbfs,
         right_dbfs=file.right_dbfs,
         verified_at=now(),
+        gaps=list(file.gaps),
     )
 
 
@@ -159,6 +171,14 @@ async def recording_failed(session: AsyncSession, recording_id: str, problem: st
     :raises NotFoundError: no such recording
     """
     await _set(session, recording_id, status=RecordingStatus.MISSING.value, problem=problem)
+
+
+async def nothing_recorded(session: AsyncSession, recording_id: str, why: str) -> None:
+    """Note that there was nothing to record.
+
+    :raises NotFoundError: no such recording
+    """
+    await _set(session, recording_id, status=RecordingStatus.EMPTY.value, problem=why)
 
 
 async def recording_verified(session: AsyncSession, recording_id: str, *, problem: str | None = None) -> None:

@@ -11,9 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from callrouter.core import phone
 from callrouter.core.model import Target
+from callrouter.core.outbound import called, refused_number
 from callrouter.errors import ConflictError, InputError
 from callrouter.store import changes as common
-from callrouter.store.companies import titled
+from callrouter.store.companies import edit_company, titled
 from callrouter.store.flows import flows_using
 from callrouter.store.models import CompanyRow, TargetRow, TrackingNumberRow, TrunkRow
 from callrouter.store.trunks import check_host
@@ -51,6 +52,7 @@ async def add_target(
     sip_uri: str | None = None,
     ring_seconds: int = 25,
     whisper: str | None = None,
+    allow_premium: bool = False,
     who: str,
     why: str = "",
 ) -> Target:
@@ -61,7 +63,8 @@ async def add_target(
     :param sip_uri: sip:user@host[:port]
     :param ring_seconds: 1 to 300
     :param whisper: spoken to the business first; may hold {campaign}, {number}, {company}
-    :raises InputError: no number, both destinations or none, a bad SIP URI
+    :param allow_premium: also allow the company this number, should it be of a premium-rate, satellite or such range
+    :raises InputError: no number, both destinations or none, a bad SIP URI, a number that may cost much
     :raises NotFoundError: no such company or trunk
     :raises ConflictError: the company has a target of that name
     """
@@ -77,6 +80,7 @@ async def add_target(
     }
     values, trunk_name = await _values(session, owner, given)
     await common.require_free(session, TargetRow, "target", owner, name)
+    await _check_cost(session, owner, values["number"], allow_premium, who=who, why=why)
     row = TargetRow(company_id=owner.id, **values)
     common.stamp(row, who)
     session.add(row)
@@ -117,6 +121,7 @@ async def edit_target(
     changes: Mapping[str, Any],
     *,
     company: str | None = None,
+    allow_premium: bool = False,
     who: str,
     why: str = "",
 ) -> Target:
@@ -135,6 +140,8 @@ async def edit_target(
     elif changes.get("number") and not changes.get("sip_uri"):
         given.update(sip_uri=None)
     values, trunk = await _values(session, owner, given)
+    if values["number"] != before.number or allow_premium:
+        await _check_cost(session, owner, values["number"], allow_premium, who=who, why=why)
     if values["name"] != row.name:
         await common.require_free(session, TargetRow, "target", owner, values["name"])
         flows = await flows_using(session, owner, target=row.name)
@@ -178,6 +185,27 @@ async def remove_target(
     await session.delete(row)
     await session.flush()
     await common.record_change(session, f"remove target {owner.name}/{before.name}", who=who, why=why, before=before)
+
+
+async def _check_cost(
+    session: AsyncSession, owner: CompanyRow, number: str | None, allow: bool, *, who: str, why: str
+) -> None:
+    """
+    :param allow: put the number on the company's list of what may be dialled
+    :raises InputError: it may cost much to dial it, and nobody said that it may
+    """
+    if number is None:
+        return
+    what = called(number)
+    if refused_number(what, True, owner.allowed_destinations) is None:
+        return
+    if not allow:
+        raise InputError(
+            f"{number} is a {what.kind} number: each minute to it may cost dearly",
+            hint="--allow-premium if that is meant; it lets this company dial this one number",
+        )
+    changed = {"allowed_destinations": [*owner.allowed_destinations, number]}
+    await edit_company(session, owner.name, changes=changed, who=who, why=why or f"a target rings {number}")
 
 
 def check_sip_uri(uri: str) -> str:

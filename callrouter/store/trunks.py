@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from callrouter.core import phone
-from callrouter.core.model import CallerIdMode, DidSource, NumberFormat, Trunk
+from callrouter.core.model import CallerIdMode, DidSource, MediaEncryption, NumberFormat, Trunk
+from callrouter.core.trunks import SETUP_SECONDS, TRANSPORTS, checked_rates, default_port, protection_fault
 from callrouter.errors import ConflictError, InputError
 from callrouter.store import changes as common
 from callrouter.store.companies import check_country
@@ -35,11 +37,23 @@ FIELDS = (
     "number_format",
     "qualify_seconds",
     "country",
+    "media_encryption",
+    "secure_only",
+    "next_trunk",
+    "setup_seconds",
+    "rates",
 )
 Choice = TypeVar("Choice", bound=StrEnum)
 
 
-def trunk_value(row: TrunkRow) -> Trunk:
+_Next = aliased(TrunkRow)
+_WITH_NEXT = select(TrunkRow, _Next.name).outerjoin(_Next, _Next.id == TrunkRow.next_trunk_id).order_by(TrunkRow.name)
+
+
+def trunk_value(row: TrunkRow, next_trunk: str | None) -> Trunk:
+    """
+    :param next_trunk: name of the trunk that ``row.next_trunk_id`` means
+    """
     return Trunk(
         id=row.id,
         name=row.name,
@@ -57,6 +71,11 @@ def trunk_value(row: TrunkRow) -> Trunk:
         number_format=NumberFormat(row.number_format),
         qualify_seconds=row.qualify_seconds,
         country=row.country,
+        media_encryption=MediaEncryption(row.media_encryption),
+        secure_only=row.secure_only,
+        next_trunk=next_trunk,
+        setup_seconds=row.setup_seconds,
+        rates=tuple((str(prefix), int(micros)) for prefix, micros in row.rates),
     )
 
 
@@ -66,7 +85,7 @@ async def add_trunk(
     name: str,
     host: str,
     preset: str = "generic-ip",
-    port: int = 5060,
+    port: int | None = None,
     transport: str = "udp",
     match: Sequence[str] = (),
     registers: bool = False,
@@ -78,11 +97,18 @@ async def add_trunk(
     number_format: NumberFormat | str = NumberFormat.E164,
     qualify_seconds: int = 60,
     country: str = "US",
+    media_encryption: MediaEncryption | str = MediaEncryption.NONE,
+    secure_only: bool = False,
+    next_trunk: str | None = None,
+    setup_seconds: float = 4.0,
+    rates: Sequence[tuple[str, int]] = (),
     who: str,
     why: str = "",
 ) -> Trunk:
     """Add a trunk. Fields as in :class:`callrouter.core.model.Trunk`; the password is kept outside the database.
 
+    :param port: None: that of the transport
+    :raises NotFoundError: no such next trunk
     :raises InputError: a field that cannot be, or that needs another one (``registers`` needs ``username``)
     :raises ConflictError: the name is taken
     """
@@ -92,45 +118,50 @@ async def add_trunk(
         raise ConflictError(
             f"there is a trunk {name!r} already", hint=f"callrouter trunk show {name}, or take another name"
         )
-    row = TrunkRow(**values)
+    after = values.pop("next_trunk")
+    row = TrunkRow(**values, next_trunk_id=await _next_id(session, name, after))
     common.stamp(row, who)
     session.add(row)
     await session.flush()
-    value = trunk_value(row)
+    value = trunk_value(row, after)
     await common.record_change(session, f"add trunk {name}", who=who, why=why, after=value)
     return value
 
 
 async def list_trunks(session: AsyncSession) -> list[Trunk]:
     """By name."""
-    return [trunk_value(row) for row in await session.scalars(select(TrunkRow).order_by(TrunkRow.name))]
+    return [trunk_value(row, after) for row, after in await session.execute(_WITH_NEXT)]
 
 
 async def get_trunk(session: AsyncSession, name: str) -> Trunk:
     """:raises NotFoundError: with close names in the hint"""
-    return trunk_value(await common.trunk_row(session, name))
+    return (await _row_and_value(session, name))[1]
 
 
 async def edit_trunk(session: AsyncSession, name: str, changes: Mapping[str, Any], *, who: str, why: str = "") -> Trunk:
     """Change a trunk.
 
     :param changes: any field of :func:`add_trunk` but ``name``, which also names the trunk's password file
-    :raises InputError: as :func:`add_trunk`
+    :raises InputError: as :func:`add_trunk`; the trunks that follow each other would go round in a circle
     :raises NotFoundError: no such trunk
     """
-    row = await common.trunk_row(session, name)
-    before = trunk_value(row)
-    values = _values(common.merged("trunk", {key: getattr(row, key) for key in FIELDS}, changes))
+    row, before = await _row_and_value(session, name)
+    merged = common.merged("trunk", {key: getattr(before, key) for key in FIELDS}, changes)
+    if "port" not in changes and before.port == default_port(before.transport):
+        merged["port"] = None
+    values = _values(merged)
     if values["name"] != row.name:
         raise InputError(
             f"trunk {name!r} cannot change its name: its password is kept under it",
             hint="add a trunk of the new name, move the targets to it, then remove this one",
         )
+    next_trunk = values.pop("next_trunk")
+    row.next_trunk_id = await _next_id(session, name, next_trunk)
     for key, value in values.items():
         setattr(row, key, value)
     common.stamp(row, who)
     await session.flush()
-    after = trunk_value(row)
+    after = trunk_value(row, next_trunk)
     await common.record_change(session, f"edit trunk {name}", who=who, why=why, before=before, after=after)
     return after
 
@@ -139,9 +170,9 @@ async def remove_trunk(session: AsyncSession, name: str, *, who: str, why: str =
     """Remove a trunk.
 
     :raises NotFoundError: no such trunk
-    :raises ConflictError: targets are dialled through it; the message names them
+    :raises ConflictError: targets are dialled through it, or it is the next one of others; the message names them
     """
-    row = await common.trunk_row(session, name)
+    row, before = await _row_and_value(session, name)
     used = (
         select(TargetRow.name, CompanyRow.name)
         .join(CompanyRow, CompanyRow.id == TargetRow.company_id)
@@ -149,12 +180,40 @@ async def remove_trunk(session: AsyncSession, name: str, *, who: str, why: str =
         .order_by(CompanyRow.name, TargetRow.name)
     )
     uses = [f"target {company}/{target}" for target, company in await session.execute(used)]
+    earlier = select(TrunkRow.name).where(TrunkRow.next_trunk_id == row.id).order_by(TrunkRow.name)
+    uses += [f"trunk {other}, whose next it is" for other in await session.scalars(earlier)]
     if uses:
         raise common.in_use("trunk", name, uses)
-    before = trunk_value(row)
     await session.delete(row)
     await session.flush()
     await common.record_change(session, f"remove trunk {name}", who=who, why=why, before=before)
+
+
+async def _row_and_value(session: AsyncSession, name: str) -> tuple[TrunkRow, Trunk]:
+    found = (await session.execute(_WITH_NEXT.where(TrunkRow.name == name))).one_or_none()
+    row, after = found if found is not None else (await common.trunk_row(session, name), None)
+    return row, trunk_value(row, after)
+
+
+async def _next_id(session: AsyncSession, name: str, after: str | None) -> str | None:
+    """The id of a trunk's next one.
+
+    :raises NotFoundError: there is no such trunk
+    :raises InputError: from there the way leads back
+    """
+    if after is None:
+        return None
+    found, way = after, [name]
+    rows = {row.name: (row, following) for row, following in await session.execute(_WITH_NEXT)}
+    while found and found != name and found in rows:
+        way.append(found)
+        found = rows[found][1]
+    if found == name:
+        raise InputError(
+            f"trunk {name!r} cannot be followed by {after!r}: {' → '.join([*way, name])} goes round in a circle",
+            hint="give another --next-trunk",
+        )
+    return (await common.trunk_row(session, after)).id
 
 
 def check_host(host: str) -> str:
@@ -180,13 +239,24 @@ def _one(name: str, kind: type[Choice], value: Any) -> str:
 def _values(values: dict[str, Any]) -> dict[str, Any]:
     name = common.slug("trunk", values["name"])
     country = check_country(values["country"])
-    port, qualify = int(values["port"]), int(values["qualify_seconds"])
+    transport = values["transport"]
+    if transport not in TRANSPORTS:
+        raise InputError(f"transport cannot be {transport!r}", hint=f"one of: {', '.join(TRANSPORTS)}")
+    port = default_port(transport) if values["port"] is None else int(values["port"])
+    qualify, setup = int(values["qualify_seconds"]), float(values["setup_seconds"])
     if not 1 <= port <= 65535:
         raise InputError(f"port {port} is out of range", hint="1 to 65535; SIP's own is 5060, with TLS 5061")
     if not 0 <= qualify <= 3600:
         raise InputError(f"qualify-seconds {qualify} is out of range", hint="0 (never) to 3600")
-    if values["transport"] not in ("udp", "tcp", "tls"):
-        raise InputError(f"transport cannot be {values['transport']!r}", hint="one of: udp, tcp, tls")
+    least, most = SETUP_SECONDS
+    if not least <= setup <= most:
+        raise InputError(f"setup-seconds {setup:g} is out of range", hint=f"{least:g} to {most:g}")
+    media, secure_only = (
+        MediaEncryption(_one("media-encryption", MediaEncryption, values["media_encryption"])),
+        bool(values["secure_only"]),
+    )
+    if fault := protection_fault(transport, media, secure_only):
+        raise InputError(fault[0], hint=fault[1])
     matches = []
     for each in values["match"] or ():
         try:
@@ -213,7 +283,7 @@ def _values(values: dict[str, Any]) -> dict[str, Any]:
         "preset": common.slug("preset", values["preset"]),
         "host": check_host(values["host"]),
         "port": port,
-        "transport": values["transport"],
+        "transport": transport,
         "match": matches,
         "registers": bool(values["registers"]),
         "username": username,
@@ -224,4 +294,9 @@ def _values(values: dict[str, Any]) -> dict[str, Any]:
         "number_format": _one("number-format", NumberFormat, values["number_format"]),
         "qualify_seconds": qualify,
         "country": country,
+        "media_encryption": media.value,
+        "secure_only": secure_only,
+        "next_trunk": str(values["next_trunk"] or "").strip() or None,
+        "setup_seconds": setup,
+        "rates": [list(rate) for rate in checked_rates(values["rates"] or ())],
     }

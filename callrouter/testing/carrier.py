@@ -19,14 +19,14 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from callrouter.errors import AmiError, AsteriskError, ConflictError, InputError, NotFoundError
 from callrouter.testing import speech
-from callrouter.testing.carrier_conf import MANAGER_USER, CarrierLayout, CarrierPlan, render
+from callrouter.testing.carrier_conf import MANAGER_USER, CarrierLayout, CarrierPlan, CarrierTls, render
 from callrouter.testing.carrier_control import CarrierControl, Message, escaped
 from callrouter.testing.carrier_legs import CallResult, Leg, PhoneCall
 from callrouter.testing.carrier_script import CallScript, Phone, checked_headers, joined, tone_hz
@@ -49,6 +49,8 @@ class SimulatedCarrier:
     :param rtp: first and last UDP port for audio; None: a range of 2,000
     :param server: host and port of the server that gets the calls; may be changed by ``aim``
     :param phones: phones that are there from the start
+    :param accounts: SIP user name → password of those who may register with it
+    :param tls: None: SIP over UDP only; else see ``tls_port`` after ``start``
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class SimulatedCarrier:
         server: tuple[str, int] = ("127.0.0.1", 5060),
         name: str = "carrier",
         phones: Iterable[Phone] = (),
+        accounts: Mapping[str, str] | None = None,
+        tls: CarrierTls | None = None,
     ) -> None:
         if not address.startswith("127."):
             raise InputError(f"{address}: a simulated carrier stays on loopback", hint="an address in 127.0.0.0/8")
@@ -69,6 +73,12 @@ class SimulatedCarrier:
         self.address = address
         self.server = server
         self.sip_port = sip_port or 0
+        self.tls_port = 0
+        self._accounts = dict(accounts or {})
+        self._tls = tls
+        self.tls_port = 0
+        self._accounts = dict(accounts or {})
+        self._tls = tls
         self._install = install
         self._directory = directory.absolute()
         self._rtp = rtp
@@ -114,12 +124,19 @@ class SimulatedCarrier:
     async def _start_on(self, layout: CarrierLayout, timeout: float) -> None:
         from callrouter.asterisk.process import AsteriskProcess
 
+        if self._tls is not None:
+            self.tls_port = self.tls_port or _free_port(self.address, socket.SOCK_STREAM)
+        if self._tls is not None:
+            self.tls_port = self.tls_port or _free_port(self.address, socket.SOCK_STREAM)
         plan = CarrierPlan(
             name=self.name,
             address=self.address,
             sip_port=self.sip_port,
             manager_port=_free_port(self.address, socket.SOCK_STREAM),
             rtp=self._rtp or _rtp_range(),
+            accounts=self._accounts,
+            tls=self._tls,
+            tls_port=self.tls_port,
         )
         secret = secrets.token_urlsafe(24)
         await asyncio.to_thread(self._make_voices, layout)
@@ -189,9 +206,11 @@ class SimulatedCarrier:
         if not script.caller_id:
             headers.setdefault("Privacy", "id")
         endpoint = "server" if script.caller_id else "withheld"
+        over = ";transport=tls" if self._tls is not None else ""
+        over = ";transport=tls" if self._tls is not None else ""
         caller_id = script.caller_id or '"Anonymous" <anonymous>'
         fields = [
-            ("Channel", f"PJSIP/{endpoint}/sip:{script.user}@{host}:{port}"),
+            ("Channel", f"PJSIP/{endpoint}/sip:{script.user}@{host}:{port}{over}"),
             ("ChannelId", leg.call_id),
             ("Context", "caller"),
             ("Exten", "s"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 MANAGER_USER = "carrier"
 _MODULES = (
@@ -55,6 +57,14 @@ _MODULES = (
     "func_global",
     "pbx_config",
 )
+_REGISTRAR = ("res_pjsip_endpoint_identifier_user", "res_pjsip_registrar")
+_SRTP = ("res_srtp",)
+REGISTRATION_SECONDS = 12
+"""What a registrar grants: short, so that one that went away is soon missed."""
+_REGISTRAR = ("res_pjsip_endpoint_identifier_user", "res_pjsip_registrar")
+_SRTP = ("res_srtp",)
+REGISTRATION_SECONDS = 12
+"""What a registrar grants: short, so that one that went away is soon missed."""
 # Without these no call can be made: Asterisk then refuses to start instead of failing every call.
 _ESSENTIAL = {
     "chan_pjsip",
@@ -105,11 +115,27 @@ class CarrierLayout:
 
 
 @dataclass(frozen=True, slots=True)
+class CarrierTls:
+    """SIP over TLS at a carrier: its calls go out over TLS, and it takes calls over TLS besides UDP.
+
+    :param certificate: PEM file
+    :param key: PEM file
+    :param media: how it protects audio; calls that are not offered like that are refused (488)
+    """
+
+    certificate: Path
+    key: Path
+    media: Literal["no", "sdes", "dtls"] = "sdes"
+
+
+@dataclass(frozen=True, slots=True)
 class CarrierPlan:
     """Addresses and ports of one carrier.
 
     :param address: loopback address of its SIP, RTP and manager sockets
     :param rtp: first and last UDP port of its audio
+    :param accounts: SIP user name → password of those who may register
+    :param tls_port: 0: no TLS
     """
 
     name: str
@@ -117,6 +143,9 @@ class CarrierPlan:
     sip_port: int
     manager_port: int
     rtp: tuple[int, int]
+    accounts: Mapping[str, str] = field(default_factory=dict)
+    tls: CarrierTls | None = None
+    tls_port: int = 0
 
 
 # Verbs of a programme are extensions of [leg]; "next" takes one verb off LEG_PROGRAMME and goes there.
@@ -215,6 +244,7 @@ exten => s,1,UserEvent(LegEnd,By: ${{LEG_BY}},SipCallId: ${{URIENCODE(${{CHANNEL
 def render(plan: CarrierPlan, layout: CarrierLayout, *, modules_dir: Path, data_dir: Path, secret: str) -> None:
     """Write the carrier's configuration, 0600, below ``layout.etc``."""
     start, end = plan.rtp
+    modules = (*_MODULES, *(_REGISTRAR if plan.accounts else ()), *(_SRTP if plan.tls else ()))
     places = {
         "astetcdir": layout.etc,
         "astmoddir": modules_dir,
@@ -232,7 +262,7 @@ def render(plan: CarrierPlan, layout: CarrierLayout, *, modules_dir: Path, data_
         + "\n[options]\nverbose = 1\nlive_dangerously = no\nhideconnect = yes\nnocolor = yes\n"
         f"systemname = {plan.name}\ndefaultlanguage = en\ndumpcore = no\n",
         "modules.conf": "[modules]\nautoload=no\n"
-        + "".join(f"{'require' if name in _ESSENTIAL else 'load'} = {name}.so\n" for name in _MODULES),
+        + "".join(f"{'require' if name in _ESSENTIAL else 'load'} = {name}.so\n" for name in modules),
         "logger.conf": "[general]\ndateformat=%F %T.%3q\n[logfiles]\nconsole => notice,warning,error\n"
         "messages => notice,warning,error\n",
         "manager.conf": "[general]\nenabled = yes\nwebenabled = no\ntimestampevents = yes\ndisplayconnects = no\n"
@@ -264,15 +294,13 @@ def render(plan: CarrierPlan, layout: CarrierLayout, *, modules_dir: Path, data_
 
 
 def _pjsip(plan: CarrierPlan) -> str:
-    endpoint = f"""\
+    common = f"""\
 type=endpoint
-transport=udp
 context=phones
 disallow=all
 allow=ulaw,alaw
 dtmf_mode=rfc4733
 direct_media=no
-identify_by=ip
 trust_id_inbound=yes
 media_address={plan.address}
 bind_rtp_to_media_address=yes
@@ -282,18 +310,24 @@ send_connected_line=no
 timers=no
 100rel=no
 """
+    endpoint = f"{common}identify_by=ip\ntransport={'tls' if plan.tls else 'udp'}\n"
+    if plan.tls is not None:
+        endpoint += f"media_encryption={plan.tls.media}\n"
+        if plan.tls.media == "dtls":
+            endpoint += "dtls_auto_generate_cert=yes\ndtls_verify=fingerprint\ndtls_setup=actpass\n"
     return f"""\
 [global]
 type=global
 user_agent=callrouter simulated carrier
 taskprocessor_overload_trigger=pjsip_only
+endpoint_identifier_order={"username,ip" if plan.accounts else "ip"}
 
 [udp]
 type=transport
 protocol=udp
 bind={plan.address}:{plan.sip_port}
 
-[server]
+{_tls(plan)}{_registrar(plan, common)}[server]
 {endpoint}
 ; A caller who withholds the number, as RFC 3323 has it.
 [withheld]
@@ -306,3 +340,49 @@ type=identify
 endpoint=server
 match=127.0.0.0/8
 """
+
+
+def _tls(plan: CarrierPlan) -> str:
+    if plan.tls is None:
+        return ""
+    return f"""\
+[tls]
+type=transport
+protocol=tls
+bind={plan.address}:{plan.tls_port}
+cert_file={plan.tls.certificate}
+priv_key_file={plan.tls.key}
+method=tlsv1_2
+
+"""
+
+
+def _registrar(plan: CarrierPlan, common: str) -> str:
+    """Accounts are told by the user in From, and proved by digest. TCP too: there, nobody listening is told at once."""
+    if not plan.accounts:
+        return ""
+    transport = f"[tcp]\ntype=transport\nprotocol=tcp\nbind={plan.address}:{plan.sip_port}\n\n"
+    return transport + "".join(
+        f"""\
+[{user}]
+{common}identify_by=username
+auth={user}
+aors={user}
+
+[{user}]
+type=auth
+auth_type=digest
+username={user}
+password={password.replace(";", chr(92) + ";")}
+
+[{user}]
+type=aor
+max_contacts=1
+remove_existing=yes
+default_expiration={REGISTRATION_SECONDS}
+minimum_expiration={REGISTRATION_SECONDS}
+maximum_expiration={REGISTRATION_SECONDS}
+
+"""
+        for user, password in plan.accounts.items()
+    )

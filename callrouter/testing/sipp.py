@@ -1,7 +1,8 @@
 """SIPp: calls that an Asterisk would not make (malformed, raw headers), and an independent witness.
 
 Scenarios below ``sipp/``: ``uac`` (CSV: DID, caller, display name), ``uac_invite_only`` (keys ``uri_user``,
-``from_header``, ``to_header``, ``extra``), ``uas_answer``, ``uas_busy``, ``uas_cancelled``.
+``from_header``, ``to_header``, ``extra``), ``uas_answer``, ``uas_busy``, ``uas_cancelled``, ``uas_status``,
+``uas_ring_status``, ``uas_silent``, ``uas_late``, ``uac_refer`` (CSV as ``uac``) and ``uas_refer`` (key ``refer_to``).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import socket
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from callrouter.errors import InputError, ServiceError
@@ -37,6 +39,8 @@ class SipMessage:
 
     sent: bool
     text: str
+    at: float = 0.0
+    """Seconds since the epoch."""
 
     @property
     def start_line(self) -> str:
@@ -119,6 +123,7 @@ async def run_sipp(
     rows: Sequence[Sequence[str]] | None = None,
     keys: Mapping[str, str] | None = None,
     talk_seconds: float = 0.5,
+    status: str = "486 Busy Here",
     rtp_echo: bool = False,
     timeout: float = 60.0,
 ) -> SippResult:
@@ -131,6 +136,7 @@ async def run_sipp(
     :param rows: values of ``[field0]``, ``[field1]`` … ; used in turn
     :param keys: values of named keywords, sent as they are; ``uac_invite_only`` has defaults for its own
     :param talk_seconds: put in for ``TALK_MS`` (milliseconds) in the scenario: when the bundled callers hang up
+    :param status: put in for ``STATUS_LINE`` in the scenario: the final response of a bundled waiting one
     :param timeout: seconds for everything; SIPp is ended then, and calls that are not over count as failed
     :raises ServiceError: SIPp is absent, or could not run at all (port taken, broken scenario)
     """
@@ -145,6 +151,7 @@ async def run_sipp(
     with tempfile.TemporaryDirectory(prefix="callrouter-sipp-") as name:
         place = Path(name)
         text = path.read_text("utf-8").replace("TALK_MS", str(round(talk_seconds * 1000)))
+        text = text.replace("STATUS_LINE", status)
         (place / "scenario.xml").write_text(text, "utf-8")
         command = [str(find_sipp()), "-sf", str(place / "scenario.xml"), "-i", local_ip, "-mi", local_ip]
         command += ["-m", str(calls), "-r", f"{rate:g}", "-nostdin"]
@@ -206,13 +213,20 @@ def _csv(path: Path, rows: Sequence[Sequence[str]]) -> Path:
     return path
 
 
+_MESSAGE = re.compile(
+    rb"^-+ (\d{4}-\d\d-\d\d)\s+([\d:.]+)[^\n]*\n\w+ message (sent|received) \D{1,2}(\d+)\W{1,2}bytes[^\n]*:\n\n",
+    re.MULTILINE,
+)
+
+
 def _messages(path: Path) -> tuple[SipMessage, ...]:
     """Read SIPp's message trace: each message follows a line with its direction and length, and a blank line."""
     raw = path.read_bytes() if path.exists() else b""
     found = []
-    for match in re.finditer(rb"^\w+ message (sent|received) \D{1,2}(\d+)\W{1,2}bytes[^\n]*:\n\n", raw, re.MULTILINE):
-        body = raw[match.end() : match.end() + int(match[2])]
-        found.append(SipMessage(match[1] == b"sent", body.decode("utf-8", "replace")))
+    for match in _MESSAGE.finditer(raw):
+        body = raw[match.end() : match.end() + int(match[4])]
+        at = datetime.fromisoformat(f"{match[1].decode()} {match[2].decode()}").timestamp()
+        found.append(SipMessage(match[3] == b"sent", body.decode("utf-8", "replace"), at))
     return tuple(found)
 
 

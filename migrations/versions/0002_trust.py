@@ -52,6 +52,10 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("chain_seq", sa.Integer(), nullable=True))
         batch_op.add_column(sa.Column("manifest_sha256", sa.String(), nullable=True))
         batch_op.create_unique_constraint(op.f("uq_recording_chain_seq"), ["chain_seq"])
+        batch_op.drop_constraint(op.f("ck_recording_status"), type_="check")
+        batch_op.create_check_constraint(
+            op.f("ck_recording_status"), "status IN ('pending', 'ok', 'suspect', 'missing', 'empty')"
+        )
     op.create_table(
         "recording_chain",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
@@ -79,7 +83,12 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_reconciliation_started_at"), "reconciliation")
     op.drop_table("reconciliation")
     op.drop_table("recording_chain")
+    op.execute("UPDATE recording SET status = 'missing' WHERE status = 'empty'")
     with op.batch_alter_table("recording") as batch_op:
+        batch_op.drop_constraint(op.f("ck_recording_status"), type_="check")
+        batch_op.create_check_constraint(
+            op.f("ck_recording_status"), "status IN ('pending', 'ok', 'suspect', 'missing')"
+        )
         batch_op.drop_constraint(op.f("uq_recording_chain_seq"), type_="unique")
         for column in ("manifest_sha256", "chain_seq", "gaps"):
             batch_op.drop_column(column)

@@ -13,6 +13,26 @@ from callrouter.testing.carrier_script import (
 from tests.fixtures.installation import BUSINESS_HZ, CALLER_HZ, Installation, Seen
 
 
+def sales_menu(timeout: int, max_tries: int = 3) -> str:
+    """A flow that asks for a one, and rings the desk in any case.
+
+    :param timeout: seconds that it waits for the digit
+    """
+    return f"""
+start: menu
+nodes:
+  menu:
+    type: menu
+    prompt: For sales, press one.
+    options: {{1: dial}}
+    timeout: {timeout}
+    max_tries: {max_tries}
+    on_exhausted: dial
+  dial: {{type: dial, target: desk, on_busy: end, on_no_answer: end, on_failed: end}}
+  end: {{type: hangup}}
+"""
+
+
 def speaking(after: float = 0.4, **more: float) -> Behaviour:
     return answer(after=after, speak=f"tone:{BUSINESS_HZ}", **more)
 

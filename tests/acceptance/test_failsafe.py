@@ -41,6 +41,16 @@ nodes:
   end: {type: hangup}
 """
 
+TOLD = """
+start: consent
+nodes:
+  consent: {{type: play, prompt: "This call is recorded for quality.", next: hours}}
+  hours: {{type: hours, open: "{hours}", on_open: desk, on_closed: closed}}
+  desk: {{type: dial, target: desk, on_busy: end, on_no_answer: end, on_failed: end}}
+  closed: {{type: play, prompt: "We are closed now. Please call again tomorrow.", next: end}}
+  end: {{type: hangup}}
+"""
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def lone() -> AsyncIterator[Installation]:
@@ -324,6 +334,57 @@ nodes:
     assert len(await place.carrier.phone_calls(business.phones["first"])) == 1
     await place.spawn_server()
     await check_recorded(place, business, caller, "failsafe")
+
+
+async def test_an_open_business_is_rung_after_the_announcement(place: Installation) -> None:
+    business = await place.business(DESK, flow=TOLD.format(hours="24/7"))
+    assert await place.end_child() == 0
+    caller = place.caller()
+    result = await place.place(business, caller=caller, steps=(Answered(), Wait(6.0), Hangup()))
+    await place.spawn_server()
+    [(begin, end), *_] = voice(result.heard)
+    assert begin < 1.5
+    assert tone_present(part(result.heard, end), BUSINESS_HZ, min_seconds=1.0)
+    [call] = await place.records_of(business.did, caller)
+    assert (call.record.handled_by, call.record.disposition) == ("failsafe", Disposition.ANSWERED)
+    # The announcement is no conversation.
+    assert call.record.talk_seconds < 6.0 - end + begin
+    [recording] = call.recordings
+    assert (recording.status, recording.problem) == ("ok", None)
+
+
+async def test_a_closed_business_says_so_and_is_not_rung(place: Installation) -> None:
+    business = await place.business(DESK, flow=TOLD.format(hours="Mo-Su off"))
+    assert await place.end_child() == 0
+    caller = place.caller()
+    result = await place.place(business, caller=caller, steps=(Answered(), UntilHangup()))
+    await place.spawn_server()
+    assert sum(end - begin for begin, end in voice(result.heard)) > 2.5
+    assert await place.carrier.phone_calls(business.phones["desk"]) == []
+    [call] = await place.records_of(business.did, caller)
+    assert (call.record.handled_by, call.record.disposition) == ("failsafe", Disposition.COMPLETED)
+    assert "ends at this time of the week" in call.record.reason
+    assert (call.record.legs, call.record.talk_seconds) == ((), 0.0)
+
+
+async def test_a_caller_who_was_let_in_is_rung_through_at_any_hour(place: Installation) -> None:
+    """Who stands in the flow when the server dies has been told what there is to tell."""
+    menu = 'menu: {type: menu, prompt: "Press one.", options: {1: consent}, timeout: 20, on_exhausted: consent}'
+    flow = TOLD.format(hours="Mo-Su off").replace("start: consent", "start: menu")
+    flow = flow.replace("nodes:", f"nodes:\n  {menu}")
+    business = await place.business(DESK, flow=flow, backup="desk")
+    caller = place.caller()
+    running = asyncio.create_task(place.place(business, caller=caller, steps=(Wait(25.0), Hangup())))
+    try:
+        await heard_prompt(place)
+        assert await place.end_child(timeout=40.0) == 0
+        result = await running
+    finally:
+        running.cancel()
+    assert tone_present(part(result.heard, 0.0), BUSINESS_HZ, min_seconds=1.0)
+    await place.spawn_server()
+    [call] = await place.records_of(business.did, caller)
+    assert call.record.disposition is Disposition.ANSWERED
 
 
 async def test_nothing_is_left_behind(place: Installation) -> None:

@@ -14,6 +14,7 @@ from callrouter.core.disposition import Disposition
 from callrouter.store.calls import CallFilter, StoredCall, get_call, list_calls
 from callrouter.testing.audio import tone_present
 from callrouter.testing.carrier_script import Answered, CallScript, Digits, Hangup, UntilHangup, Wait, answer
+from tests.acceptance.conversations import sales_menu
 from tests.fixtures.installation import BUSINESS_HZ, CALLER_HZ, Installation, eventually, installation
 
 pytestmark = [
@@ -26,18 +27,7 @@ pytestmark = [
 CALLS = 500
 PER_SECOND = 10.0
 TALK_SECONDS = 2.0
-MENU = """
-start: menu
-nodes:
-  menu:
-    type: menu
-    prompt: For sales, press one.
-    options: {1: dial}
-    timeout: 10
-    on_exhausted: dial
-  dial: {type: dial, target: desk, on_busy: end, on_no_answer: end, on_failed: end}
-  end: {type: hangup}
-"""
+MENU = sales_menu(timeout=10)
 
 
 def megabytes(pid: int) -> float:

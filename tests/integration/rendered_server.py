@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from callrouter.asterisk.failsafe import FailsafeEntry, write_failsafe
+from callrouter.asterisk.failsafe import FailsafeDestination, FailsafeEntry, write_failsafe
 from callrouter.asterisk.install import AsteriskInstall, find_asterisk
 from callrouter.asterisk.ledger import LedgerRow, read_ledger
 from callrouter.asterisk.process import AsteriskProcess
@@ -138,17 +138,22 @@ async def place(settings: Settings, home: Path) -> AsyncIterator[Place]:
     try:
         await carrier.start()
 
-        def dest(phone: str) -> str:
-            return f"PJSIP/callrouter-uri/{carrier.uri(phone)}"
+        def dest(phone: str, ring: int, **more: Any) -> FailsafeDestination:
+            return FailsafeDestination(f"PJSIP/callrouter-uri/{carrier.uri(phone)}", ring, **more)
 
         write_failsafe(
             settings.failsafe_dir / FAILSAFE_FILE,
             [
-                FailsafeEntry(DID, ((dest("front"), 20),), number_id="n1", campaign_id="c1", company_id="k1"),
+                FailsafeEntry(DID, (dest("front", 20),), number_id="n1", campaign_id="c1", company_id="k1"),
                 FailsafeEntry(
-                    BUSY_FIRST, ((dest("engaged"), 5), (dest("never"), 1), (dest("front"), 20)), caller_id=DID
+                    BUSY_FIRST,
+                    (
+                        dest("engaged", 5, caller_id=DID),
+                        dest("never", 1, caller_id=DID, place=2),
+                        dest("front", 20, caller_id=DID, place=3),
+                    ),
                 ),
-                FailsafeEntry(NEVER, ((dest("never"), 20),)),
+                FailsafeEntry(NEVER, (dest("never", 20),)),
             ],
         )
         yield Place(settings, install, asterisk, carrier)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from callrouter.asterisk.failsafe import FailsafeEntry, write_failsafe
+from callrouter.asterisk.failsafe import FailsafeDestination, FailsafeEntry, write_failsafe
 from callrouter.asterisk.render import FAILSAFE_FILE, render, write_config
 from callrouter.asterisk.secrets import load_secrets, write_secret
 from callrouter.config import Settings, load_settings
@@ -186,7 +186,8 @@ async def test_failsafe_file_is_read_anew_after_a_change(place: Place) -> None:
     assert (await place.carrier.place(CallScript(did=new))).sip_status == 404
     uri = place.carrier.uri("front")
     write_failsafe(
-        place.settings.failsafe_dir / FAILSAFE_FILE, [FailsafeEntry(new, ((f"PJSIP/callrouter-uri/{uri}", 9),))]
+        place.settings.failsafe_dir / FAILSAFE_FILE,
+        [FailsafeEntry(new, (FailsafeDestination(f"PJSIP/callrouter-uri/{uri}", 9),))],
     )
     assert (await place.carrier.place(CallScript(did=new, steps=(Wait(0.3),)))).answered
     assert (await place.carrier.place(CallScript(did=DID))).sip_status == 404
@@ -242,7 +243,8 @@ async def test_trunk_brings_the_did_in_to_and_takes_a_number_out(place: Place, s
     await eventually(reachable)
     target = Target(id="t", company_id="k", name="desk", title="Desk", number="+12025550188", trunk="pbx")
     await place.carrier.add_phone(Phone("+12025550188", answer(after=0.2)))
-    write_failsafe(settings.failsafe_dir / FAILSAFE_FILE, [FailsafeEntry(DID, ((dial_string(target, pbx), 9),))])
+    destination = FailsafeDestination(dial_string(target, pbx), 9)
+    write_failsafe(settings.failsafe_dir / FAILSAFE_FILE, [FailsafeEntry(DID, (destination,))])
     call = await place.carrier.place(CallScript(did=DID, caller="+12125550123", caller_name="Zoë", steps=(Wait(0.3),)))
     assert call.answered
     row = await place.row(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import shutil
@@ -376,3 +377,23 @@ async def test_the_ledgers_position_is_kept(database: Database) -> None:
         async with database.session(read_only=True) as session:
             assert await get_ledger_position(session, "cdr") == position
             assert await get_ledger_position(session, "other") is None
+
+
+async def test_an_earlier_state_of_the_journal_in_its_place_is_drained_too(database: Database, tmp_path: Path) -> None:
+    """Its disk was restored, and the database is further: what comes now must not be taken for what was stored."""
+    with contextlib.closing(Journal(tmp_path / "j")) as before:
+        whole(before, "a")
+        assert await Drain(before, database).flush(10)
+    shutil.copytree(tmp_path / "j", tmp_path / "kept")
+    with contextlib.closing(Journal(tmp_path / "j")) as later:
+        whole(later, "b")
+        assert await Drain(later, database).flush(10)
+    shutil.rmtree(tmp_path / "j")
+    (tmp_path / "kept").rename(tmp_path / "j")
+    with contextlib.closing(Journal(tmp_path / "j")) as restored:
+        begin(restored, "c")
+        assert await Drain(restored, database).flush(10)
+        talk(restored, "c")
+        end(restored, "c")
+        assert await Drain(restored, database).flush(10)
+    assert sorted(row.id for row in await stored(database)) == ["a", "b", "c"]

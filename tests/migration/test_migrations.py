@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from callrouter.errors import DatabaseError
@@ -39,10 +40,14 @@ async def test_up_down_up(empty_database: Database) -> None:
         assert await config.config_version(session) == 1
 
 
+def test_the_revisions_are_those_that_alembic_finds() -> None:
+    known = ScriptDirectory(str(migrate.directory())).walk_revisions()
+    assert migrate.revisions() == tuple(each.revision for each in known)[::-1]
+
+
 async def test_every_revision_goes_down_and_up_one_by_one(database: Database) -> None:
-    async with database.engine.connect() as connection:
-        revisions = await connection.run_sync(lambda _: [each.revision for each in migrate._script().walk_revisions()])
-    for revision in revisions:
+    revisions = migrate.revisions()
+    for revision in reversed(revisions):
         await database.downgrade("-1")
         assert (await database.check()).revision != revision
     for _ in revisions:

@@ -27,6 +27,7 @@ FLOORS: dict[str, set[str]] = {
     "store": {*BASE, "core"},
     "export": {*BASE, "core"},
     "media": {*BASE, "core"},
+    "backup": {*BASE, "core", "store", "media"},
     "jobs": {*BASE, "core", "asterisk", "store", "export", "media"},
     "runtime": {*BASE, "core", "asterisk", "store", "export", "media"},
     "web": {*BASE, "core", "asterisk", "store", "export", "media"},
@@ -35,7 +36,7 @@ FLOORS: dict[str, set[str]] = {
     "doctor": {*BASE, "core", "asterisk", "store", "export", "media"},
     "cli": {
         *BASE, "core", "asterisk", "store", "export", "media", "jobs", "runtime", "web", "testing", "bootstrap",
-        "doctor", "demo",
+        "doctor", "demo", "backup",
     },
     "demo": {
         *BASE, "core", "asterisk", "store", "export", "media", "jobs", "runtime", "web", "testing", "bootstrap",
@@ -46,7 +47,7 @@ FLOORS: dict[str, set[str]] = {
 """What each floor may import of ours, besides itself."""
 
 CORE_MAY_USE = {
-    "__future__", "collections", "dataclasses", "datetime", "difflib", "enum", "functools", "html", "ipaddress",
+    "__future__", "collections", "csv", "dataclasses", "datetime", "difflib", "enum", "functools", "html", "ipaddress",
     "itertools", "math", "re", "string", "textwrap", "types", "typing", "zoneinfo",
     "opening_hours", "phonenumbers", "yaml",
 }  # fmt: skip

@@ -119,7 +119,7 @@ def test_following_calls_prints_one_object_a_line(acme):
 
 @pytest.fixture
 def recorded(acme: Cli) -> tuple[Cli, CallRecord, Path]:
-    call = a_call(acme, recordings=(RecordingRef(new_id(), RecordingKind.CONVERSATION, None, START + 5),))
+    call = a_call(acme, recordings=(RecordingRef("rec", RecordingKind.CONVERSATION, None, START + 5),))
     path = acme.home / "recordings" / PATH
     path.parent.mkdir(parents=True)
     sf.write(path, np.zeros((8000, 2), np.int16), 8000)

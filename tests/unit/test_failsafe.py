@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from callrouter.asterisk.conffile import parse_conf
-from callrouter.asterisk.failsafe import FailsafeEntry, render_failsafe, write_failsafe
+from callrouter.asterisk.failsafe import FailsafeDestination, FailsafeEntry, render_failsafe, write_failsafe
 from callrouter.core.dialstring import check_sip_uri, dial_string
 from callrouter.core.model import NumberFormat, Target, Trunk
 from callrouter.errors import InputError
@@ -17,7 +17,9 @@ from callrouter.errors import InputError
 TRUNK = Trunk(id="1", name="isp", preset="generic-ip", host="203.0.113.5")
 TARGET = Target(id="t", company_id="c", name="desk", title="Desk", number="+12025550123", trunk="isp")
 ENTRY = FailsafeEntry(
-    "+12025550101", (("PJSIP/callrouter-uri/sip:desk@127.0.0.1:5070", 20),), label="Spring; radio\n[x]"
+    "+12025550101",
+    (FailsafeDestination("PJSIP/callrouter-uri/sip:desk@127.0.0.1:5070", 20),),
+    label="Spring; radio\n[x]",
 )
 
 
@@ -92,8 +94,11 @@ def test_a_spelling_two_dids_share_belongs_to_neither() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"did": "2025550101"}, {"did": "+1]\n[x"}, {"destinations": ()}, {"destinations": (("PJSIP/1&PJSIP/2", 5),)},
-        {"destinations": (("Local/x@y", 5),)}, {"destinations": (("PJSIP/+1202555@trunk-isp", 0),)}, {"caller_id": "x"},
+        {"did": "2025550101"}, {"did": "+1]\n[x"}, {"destinations": ()},
+        {"destinations": (FailsafeDestination("PJSIP/1&PJSIP/2", 5),)},
+        {"destinations": (FailsafeDestination("Local/x@y", 5),)},
+        {"destinations": (FailsafeDestination("PJSIP/+1202555@trunk-isp", 0),)},
+        {"destinations": (FailsafeDestination("PJSIP/+1202555@trunk-isp", 5, caller_id="x"),)},
         {"number_id": "a\nb"}, {"company_id": "${X}"},
     ],
 )  # fmt: skip

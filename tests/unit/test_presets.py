@@ -9,7 +9,7 @@ import pytest
 from callrouter.asterisk.presets import Preset, get_preset, load_presets, trunk_from_preset
 from callrouter.asterisk.trunk_values import check_trunk
 from callrouter.config import load_settings
-from callrouter.core.model import CallerIdMode, DidSource, NumberFormat
+from callrouter.core.model import CallerIdMode, DidSource, MediaEncryption, NumberFormat
 from callrouter.errors import InputError, NotFoundError
 
 
@@ -36,6 +36,19 @@ def test_preset_makes_a_trunk_that_can_be_rendered(preset: Preset) -> None:
         or "match" in preset.note
         or preset.note
     )
+
+
+def test_what_is_offered_over_tls_is_said_and_can_be_rendered() -> None:
+    offered = [preset for preset in load_presets() if preset.tls]
+    assert {"twilio", "telnyx", "signalwire", "generic-ip"} <= {preset.name for preset in offered}
+    for preset in offered:
+        assert "--media-encryption sdes" in preset.tls
+        examples = {value.name: value.example for value in preset.values}
+        trunk = trunk_from_preset(
+            "line", preset, **examples, transport="tls", media_encryption="sdes", secure_only=True
+        )
+        assert (trunk.port, trunk.media_encryption) == (5061, MediaEncryption.SDES)
+        check_trunk(trunk, load_settings(environ={}))
 
 
 def test_values_given_win_over_the_preset() -> None:

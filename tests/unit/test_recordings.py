@@ -16,7 +16,7 @@ import soundfile as sf
 
 from callrouter.core.records import RecordingKind, RecordingRef, RecordingStatus
 from callrouter.errors import InputError, ServiceError
-from callrouter.media import recordings
+from callrouter.media import encoding
 from callrouter.media.raw_legs import RawLeg
 from callrouter.media.recordings import relative_path, settled
 from tests.recording_place import DAY, RATE, STARTED, Place, noise, sine, write_leg
@@ -278,15 +278,15 @@ except ServiceError as exc:
 
 def test_disk_that_does_not_keep_what_was_written_is_found_out(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     ref = place.conversation(sine(2), noise(2))
-    read_back = recordings._read_back
+    read_back = encoding.read_back
 
-    def another_sample(path: Path, labels: tuple[str, ...]) -> object:
+    def another_sample(path: Path) -> object:
         samples, rate = sf.read(path, dtype="int16")
         samples[1000, 1] ^= 1
         sf.write(path, samples, rate, format="FLAC")
-        return read_back(path, labels)
+        return read_back(path)
 
-    monkeypatch.setattr(recordings, "_read_back", another_sample)
+    monkeypatch.setattr(encoding, "read_back", another_sample)
     with pytest.raises(ServiceError, match="differs from what was written"):
         place.finish(ref)
     assert place.spooled() == ["r1-rx.wav", "r1-tx.wav"]

@@ -8,7 +8,8 @@ from callrouter.core import events as e
 from callrouter.core import notes as note
 from callrouter.core.cdr import LogItem, fold
 from callrouter.core.state import Calling, Choosing, Saying, Session
-from callrouter.runtime.recovery import close_log, closing_event, rebuild
+from callrouter.runtime.recovery import close_log, rebuild
+from callrouter.runtime.unwatched import closing_events
 from tests.builders import CALL, T0, arrived, ledger_row, run, table
 
 MENU = (
@@ -87,17 +88,19 @@ def test_ids_of_the_dead_controller_are_not_used_again():
     ],
 )
 def test_asterisks_own_record_closes_a_call(changes, expected):
-    assert closing_event(ledger_row(**changes), T0 + 99) == expected
+    session = run(ROUTING, EVENTS[:4]).session
+    assert closing_events(ledger_row(leg="c-l3", **changes), session, T0 + 99) == [expected]
 
 
-def test_a_call_asterisk_knows_nothing_of_ended_when_last_heard_of():
-    assert closing_event(None, T0 + 99) == e.CallerHungUp(T0 + 99, 41)
+def test_a_call_asterisk_knows_nothing_of_ended_with_it_when_last_heard_of():
+    ended = e.LedgerClosed(T0 + 99, 0.0, None, 41, asterisk_ended=True)
+    assert closing_events(None, Session(CALL), T0 + 99) == [ended]
 
 
 ENDINGS: list[tuple[int, dict[str, Any] | None, str, float]] = [
     (4, {}, "answered", 29.0),
     (4, {"dialstatus": "BUSY", "cause": 17, "talk_seconds": 0.0, "talk_at": None}, "busy", 0.0),
-    (4, None, "abandoned", 0.0),
+    (4, None, "failed", 0.0),
     (5, {}, "answered", 32.0),
     (5, None, "answered", 0.0),
     (6, None, "answered", 22.0),

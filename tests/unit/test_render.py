@@ -16,7 +16,7 @@ from callrouter.asterisk.render import Files, make_directories, render, restore_
 from callrouter.asterisk.secrets import Secret, Secrets, ensure_secret, load_secrets, read_secret, write_secret
 from callrouter.asterisk.validate import validate
 from callrouter.config import Settings, load_settings
-from callrouter.core.model import DidSource, Trunk
+from callrouter.core.model import DidSource, MediaEncryption, Trunk
 from callrouter.errors import ConfigError, ConflictError, InputError
 
 
@@ -130,7 +130,9 @@ def test_hostile_settings_are_refused(field: str, value: str) -> None:
         ({"match": ("0.0.0.0/0",)}, "whole world"),
         ({"match": ("127.0.0.0/8",)}, "simulated carrier"),
         ({"host": "300.1.2.3"}, "no host name or address"),
-        ({"transport": "tls"}, "cannot be used yet"),
+        ({"transport": "sctp"}, "no transport 'sctp'"),
+        ({"media_encryption": MediaEncryption.SDES}, "its keys in clear"),
+        ({"secure_only": True}, "its own calls too"),
         ({"registers": True}, "no user name"),
         ({"name": "other", "username": "acme"}, "password is missing from secrets/trunk-other"),
         ({"port": 0}, "between 1 and 65535"),
@@ -316,6 +318,16 @@ def contents(etc: Path) -> dict[str, str]:
 
 def plan(etc: Path, *trunks: Trunk) -> coexist.InstallPlan:
     return coexist.plan_install(settings(), Install(), etc, trunks, SECRETS)
+
+
+def test_open_doors_of_theirs_are_told(theirs: Path) -> None:
+    assert not any("unencrypted" in note or "live_dangerously" in note for note in plan(theirs).notes)
+    (theirs / "http.conf").write_text("[general]\nenabled = yes\nbindaddr = 0.0.0.0\nbindport = 8088\n")
+    with (theirs / "asterisk.conf").open("a") as file:
+        file.write("[options]\nlive_dangerously = yes\n")
+    notes = plan(theirs).notes
+    assert any("http.conf listens on 0.0.0.0, unencrypted" in note for note in notes)
+    assert any("asterisk.conf has live_dangerously = yes" in note for note in notes)
 
 
 def test_install_adds_and_uninstall_takes_away_again(theirs: Path) -> None:

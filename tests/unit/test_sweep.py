@@ -6,7 +6,7 @@ import os
 import wave
 from pathlib import Path
 
-from callrouter.media.sweep import QUIET_SECONDS, sweep_spool
+from callrouter.media.sweep import QUIET_SECONDS, left_with_sound, sweep_spool
 
 NOW = 1_800_000_000.0
 
@@ -32,13 +32,18 @@ def test_only_old_empty_files_that_nobody_waits_for_are_removed(tmp_path: Path):
     ]
     foreign = tmp_path / "notes.txt"
     foreign.write_text("not ours")
+    torn = raw(tmp_path, "f-l1-rx.wav", 0, old)
+    torn.write_bytes(torn.read_bytes()[:20])
+    os.utime(torn, (NOW - old, NOW - old))
+    gone.append(torn)
     no_wav = tmp_path / "e-l1-rx.wav"
     no_wav.write_bytes(b"something else entirely, and long enough to be looked at as a header")
     os.utime(no_wav, (NOW - old, NOW - old))
 
-    assert sweep_spool(tmp_path, {"d-m1"}, NOW) == 2
+    assert list(left_with_sound(tmp_path, NOW)) == [tmp_path / "b-l1-rx.wav"]
+    assert sweep_spool(tmp_path, {"d-m1"}, NOW) == 3
 
-    assert [path.exists() for path in gone] == [False, False]
+    assert [path.exists() for path in gone] == [False, False, False]
     assert all(path.exists() for path in [*kept, foreign, no_wav])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -218,8 +219,20 @@ def test_services_are_confined_and_come_back(unit: Path) -> None:
     for wanted in (
         *("User=callrouter", "NoNewPrivileges=yes", "ProtectSystem=strict", "ProtectHome=yes", "PrivateTmp=yes"),
         *("CapabilityBoundingSet=", "SystemCallFilter=@system-service", "Restart=always", "StateDirectory=callrouter"),
+        *("PrivateDevices=yes", "PrivateMounts=yes", "RemoveIPC=yes", "RestrictNamespaces=yes", "LockPersonality=yes"),
+        *("ProtectKernelTunables=yes", "ProtectKernelModules=yes", "ProtectKernelLogs=yes", "ProtectControlGroups=yes"),
+        *("RestrictSUIDSGID=yes", "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6", "AmbientCapabilities="),
     ):
         assert wanted in lines, wanted
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="the lines themselves are looked at above")
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_systemd_finds_little_exposure(unit: Path) -> None:
+    """Of ten; what is left is that a telephone server needs a network."""
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
 
 
 def test_the_server_is_watched() -> None:

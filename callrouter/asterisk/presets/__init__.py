@@ -12,7 +12,8 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
-from callrouter.core.model import CallerIdMode, DidSource, NumberFormat, Trunk
+from callrouter.core.model import CallerIdMode, DidSource, MediaEncryption, NumberFormat, Trunk
+from callrouter.core.trunks import default_port
 from callrouter.errors import InputError, NotFoundError
 
 
@@ -38,6 +39,8 @@ class Preset:
     verified: bool
     """False: the page could not be read, or does not name everything; ``note`` says what to look up."""
     note: str
+    tls: str
+    """What to do for TLS and SRTP; empty: its pages were not found to offer them."""
     trunk: Mapping[str, Any]
     """Fields of ``Trunk``."""
     values: tuple[PresetValue, ...]
@@ -87,12 +90,17 @@ def trunk_from_preset(name: str, preset: str | Preset, *, trunk_id: str = "", **
     unknown = set(fields) - set(Trunk.__dataclass_fields__)
     if unknown:
         raise InputError(f"a trunk has no {', '.join(sorted(unknown))}")
-    for key in ("match", "codecs"):
+    for key in ("match", "codecs", "rates"):
         if isinstance(fields.get(key), str):
             fields[key] = tuple(part.strip() for part in fields[key].split(",") if part.strip())
         elif key in fields:
             fields[key] = tuple(fields[key])
-    for key, kind in (("caller_id", CallerIdMode), ("did_source", DidSource), ("number_format", NumberFormat)):
+    for key, kind in (
+        ("caller_id", CallerIdMode),
+        ("did_source", DidSource),
+        ("number_format", NumberFormat),
+        ("media_encryption", MediaEncryption),
+    ):
         if key in fields:
             try:
                 fields[key] = kind(fields[key])
@@ -106,6 +114,10 @@ def trunk_from_preset(name: str, preset: str | Preset, *, trunk_id: str = "", **
                 fields[key] = int(fields[key])
             except (TypeError, ValueError) as exc:
                 raise InputError(f"{key}: {fields[key]!r} is no whole number") from exc
+    if "transport" in given and "port" not in given:
+        fields["port"] = default_port(given["transport"])
+    elif "port" not in fields:
+        fields["port"] = default_port(fields.get("transport", "udp"))
     return Trunk(id=trunk_id, name=name, preset=chosen.name, **fields)
 
 
@@ -118,6 +130,7 @@ def _parse(name: str, text: str) -> Preset:
         source=raw["source"],
         verified=raw["verified"],
         note=" ".join(raw["note"].split()),
+        tls=" ".join(raw.get("tls", "").split()),
         trunk=MappingProxyType(raw["trunk"]),
         values=tuple(PresetValue(key, **value) for key, value in raw.get("values", {}).items()),
     )

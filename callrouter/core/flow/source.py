@@ -28,15 +28,18 @@ _CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndTo
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 MAX_CHARS = 200_000
 MAX_DEPTH = 20
+_FLOW_HINT = "a flow has start and nodes; see the guide 'your first flow'"
 
 
-def compose(text: str) -> yaml.Node:
+def compose(text: str, most: int = MAX_CHARS, hint: str = _FLOW_HINT) -> yaml.Node:
     """The YAML document as nodes with positions.
 
+    :param most: characters that are read
+    :param hint: what an empty text should hold
     :raises FlowError: not YAML, empty, too large, or using aliases
     """
-    if len(text) > MAX_CHARS:
-        raise FlowError(f"the text has {len(text)} characters; at most {MAX_CHARS} are read")
+    if len(text) > most:
+        raise FlowError(f"the text has {len(text)} characters; at most {most} are read")
     bad = yaml.reader.Reader.NON_PRINTABLE.search(text)
     if bad is not None:
         at_line, at_column = _position(text, bad.start())
@@ -56,7 +59,7 @@ def compose(text: str) -> yaml.Node:
         mark = alias.start_mark
         raise FlowError("aliases (*name) are not read", line=mark.line + 1, column=mark.column + 1)
     if root is None:
-        raise FlowError("the text is empty", hint="a flow has start and nodes; see the guide 'your first flow'")
+        raise FlowError("the text is empty", hint=hint)
     return root
 
 
@@ -137,7 +140,8 @@ class Fields:
 
 
 def _is_null(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and node.style is None and node.value in ("", "~", "null")
+    # A plain scalar's style is None or "", as the loader is YAML's own or libyaml.
+    return isinstance(node, yaml.ScalarNode) and not node.style and node.value in ("", "~", "null")
 
 
 def scalar(node: yaml.Node, name: str) -> str:

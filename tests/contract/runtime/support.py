@@ -249,7 +249,7 @@ def ledger_line(uniqueid: str, *, end: float | None = None, **values: object) ->
         "dialstatus": "ANSWER", "cause": 16, "dial_at": f"{end - 39:.6f}", "talk_at": f"{end - 30:.6f}",
         "talk_end": f"{end:.6f}", "target": "PJSIP/callrouter-uri/sip:ana@192.0.2.7", "leg": f"fs-{uniqueid}-1",
         "recording": f"/spool/fs-{uniqueid}-1", "recording_problem": "", "number_id": "", "campaign_id": "",
-        "company_id": "",
+        "company_id": "", "sip_call_id": "",
     }  # fmt: skip
     row |= values
     assert [name for name, _ in LEDGER_COLUMNS] == list(row)

@@ -261,3 +261,18 @@ async def test_leaving_hands_over_only_who_needs_us(rig: Rig) -> None:
     await until(lambda: rig.asterisk.of("call-1")[-1:] == ["continue cr-failsafe"], "the failsafe")
     assert rig.asterisk.of("call-2")[-1] == "continue cr-dial"
     assert "Concluded" not in rig.types(), "the caller is still there, with the failsafe"
+
+
+async def test_a_caller_who_goes_before_the_dial_is_listened_to_has_an_end_at_once(rig: Rig) -> None:
+    """Asterisk knows the channel no more, so nobody would ever report its end."""
+    await in_menu(rig)
+    call = rig.dispatcher.get("call-1")
+    assert call is not None
+    gone = {"message": "Event source does not exist"}
+    rig.asterisk.reply("POST", "^applications/.*/subscription", 422, gone)
+    rig.asterisk.digit("call-1", "1")
+    await until(lambda: rig.dispatcher.active == 0, "the call is over")
+    record = rig.record(call.id)
+    assert record.disposition is Disposition.ABANDONED
+    assert "rang" in str(record.reason)
+    assert "action_failed" not in str(record.trace)

@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from callrouter.core import events as e
 from callrouter.core import notes as note
 from callrouter.core.cdr import LogItem
 from callrouter.core.disposition import Disposition
 from callrouter.core.records import CallRecord
-from callrouter.core.routing import RoutingTable
+from callrouter.core.routing import RoutingTable, spoken
 from callrouter.core.state import Calling, HandedOver, Leaving, Session
-from callrouter.runtime.recovery import rebuild, recover
+from callrouter.runtime.recovery import Recovery, rebuild
 from callrouter.runtime.supervision import LedgerTail
 from tests.builders import CALL, DID, T0, arrived, run, table
 from tests.contract.runtime.support import APP, MENU, Rig, ledger_line, open_rig, until, write_ledger
+from tests.random_flows import ENDINGS, HAPPENINGS, Move, moves, tables
 
 CHANNEL = "1760000000.1"
 BACKUP = f"fs-{CHANNEL}-1"
@@ -126,28 +129,34 @@ async def killed(directory: Path, entries: Sequence[LogItem], routing: RoutingTa
     """Restart on a log that stops somewhere, let the call go on a little, and end it."""
     async with open_rig(directory) as rig:
         rig.table = routing
+        await rig.library.render(set(spoken(routing)))  # one file among them does not exist, so that playing it fails
         for entry in entries:
             rig.journal.append(CALL, entry)
         session, _ = rebuild(CALL, entries, routing)
         tail = LedgerTail(directory / "cdr.csv")
         set_up(rig, condition, session, tail)
         logs = rig.journal.open_logs()
-        await recover(logs, tail.rows, routing, rig.ari, APP, rig.dispatcher, rig.journal)
+        recovery = Recovery(rig.ari, APP, rig.dispatcher, rig.journal, tail.rows, lambda _: (routing, True))
+        await recovery.run(logs)
         call = rig.dispatcher.get(CHANNEL)
         if call is not None:
-            await until(lambda: call._task.done() or (taken_up(rig) and call._queue.empty()), "the call was taken up")
+            before = resumptions(entries)
+            await until(
+                lambda: call._task.done() or (call._queue.empty() and resumptions(rig.entries(CALL)) > before),
+                "the call was taken up",
+            )
             if CHANNEL in rig.asterisk.channels:
                 rig.asterisk.hangup(CHANNEL)
             await rig.idle()
         # A second restart finds nothing to do.
-        again = await recover(rig.journal.open_logs(), tail.rows, routing, rig.ari, APP, rig.dispatcher, rig.journal)
+        again = await recovery.run(rig.journal.open_logs())
         assert (again.adopted, again.closed) == (0, 0)
         assert rig.journal.open_calls() == set()
         return Aftermath(rig.entries(CALL), rig.record(CALL))
 
 
-def taken_up(rig: Rig) -> bool:
-    return any(isinstance(entry, e.Resumed) for entry in rig.entries(CALL)[-6:])
+def resumptions(entries: Sequence[LogItem]) -> int:
+    return sum(isinstance(entry, e.Resumed) for entry in entries)
 
 
 def crash(entries: Sequence[LogItem], routing: RoutingTable, condition: str) -> Aftermath:
@@ -203,3 +212,26 @@ def test_killed_after_any_entry(life: str, condition: str) -> None:
     for count in range(1, len(entries) + 1):
         session, _ = rebuild(CALL, entries[:count], routing)
         check(crash(entries[:count], routing, condition), condition, session)
+
+
+def script(routing: RoutingTable, happens: Sequence[Move]) -> list[LogItem]:
+    """The log of a call that met these events, up to its end if it came to one."""
+    call, now = run(routing, [arrived()]), T0
+    for move in happens:
+        now += move.after
+        if call.session.over:
+            break
+        call.take(move.event(call.session, now), routing)
+    return call.log
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    routing=tables(),
+    happens=st.lists(moves(HAPPENINGS + ENDINGS), max_size=12),
+    kept=st.integers(1, 1000),
+    condition=st.sampled_from(CONDITIONS),
+)
+def test_killed_anywhere_in_any_call(routing: RoutingTable, happens: list[Move], kept: int, condition: str) -> None:
+    entries = script(routing, happens)
+    check_log(crash(entries[: (kept - 1) % len(entries) + 1], routing, condition))

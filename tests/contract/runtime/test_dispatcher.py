@@ -217,6 +217,20 @@ async def test_the_store_breaking_is_told_to_every_call(rig: Rig) -> None:
     assert rig.asterisk.channels["call-3"].variables["CR_REC"] == ""
 
 
+async def test_what_is_known_of_trunks_is_told_to_every_call(rig: Rig) -> None:
+    await talking(rig, "call-1")
+    rig.dispatcher.trunks_changed((("carrier", "it does not answer"),))
+    rig.dispatcher.trunks_changed((("carrier", "it does not answer"),))
+    await until(lambda: rig.types().count("TrunksChanged") == 1, "told once")
+    rig.asterisk.call("call-2")
+    await rig.waits_in("call-2", Calling)
+    call = rig.dispatcher.get("call-2")
+    assert call is not None
+    assert call.session.trunks_down == (("carrier", "it does not answer"),)
+    rig.dispatcher.trunks_changed(())
+    await until(lambda: not call.session.trunks_down, "it is back")
+
+
 async def test_a_call_keeps_the_routing_it_arrived_with(rig: Rig) -> None:
     rig.asterisk.call()
     await rig.waits_in("call-1", Saying)

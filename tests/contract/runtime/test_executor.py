@@ -80,8 +80,8 @@ SUBSCRIBED = ("POST", "applications/callrouter/subscription", {"eventSource": f"
         (
             a.LeaveToFailsafe("why"),
             [
-                ("POST", f"{ON}/variables", {"variables": {"CR_FS_REASON": "CONTROLLER"}}),
                 SUBSCRIBED,
+                ("POST", f"{ON}/variables", {"variables": {"CR_FS_REASON": "CONTROLLER"}}),
                 ("POST", f"{ON}/continue", {"context": "cr-failsafe", "extension": "s", "priority": 1}),
             ],
         ),
@@ -190,13 +190,32 @@ async def test_a_dial_sets_everything_the_dialplan_needs_in_one_request(
         "CR_WHISPER": str(library.path_for(HELLO)),
         "CR_MAX": "14400",
         "CR_TARGET": "ana",
+        "CR_COMPANY": "company-1",
     }
     assert outcome == Outcome()
     assert asked == [
-        ("POST", f"{ON}/variables", {"variables": variables}),
         SUBSCRIBED,
+        ("POST", f"{ON}/variables", {"variables": variables}),
         ("POST", f"{ON}/continue", {"context": "cr-dial", "extension": "s", "priority": 1}),
     ]
+
+
+async def test_a_dial_with_another_trunk_behind_it_lets_the_caller_hear_ringing_at_once(
+    executor: Executor, asterisk: Asterisk
+) -> None:
+    two = a.Dial("c-l3", "t", "cell", "PJSIP/+1@trunk-a", 10, None, record=False, ringing=True, trunk="a")
+    await executor.perform(CHANNEL, "company-1", two)
+    assert asterisk.channels[CHANNEL].variables["CR_OPTS"] == "R"
+
+
+async def test_a_silent_leg_is_ended_and_not_its_caller(executor: Executor, asterisk: Asterisk) -> None:
+    asterisk.caller("leg-channel")
+    outcome, asked = await asked_by(executor, asterisk, a.StopLeg("c-l1", "leg-channel"))
+    assert outcome == Outcome()
+    assert asked == [("DELETE", "channels/leg-channel", {"reason_code": "102"})]
+    assert CHANNEL in asterisk.channels
+    again, _ = await asked_by(executor, asterisk, a.StopLeg("c-l1", "leg-channel"))
+    assert again.gone
 
 
 async def test_a_second_dial_leaves_nothing_of_the_first(executor: Executor, asterisk: Asterisk) -> None:
@@ -216,7 +235,7 @@ async def test_a_whisper_that_is_missing_does_not_keep_the_business_from_ringing
     silent = a.Dial("c-l1", "t", "ana", "PJSIP/callrouter-uri/sip:a@192.0.2.1", 10, None, (Prompt(text="Unsaid"),))
     outcome, asked = await asked_by(executor, asterisk, silent)
     assert outcome == Outcome()
-    assert asked[0][2]["variables"]["CR_WHISPER"] == ""
+    assert asked[1][2]["variables"]["CR_WHISPER"] == ""
 
 
 ACTIONS: list[a.Action] = [
@@ -240,6 +259,32 @@ async def test_what_is_gone_is_no_failure(
         asterisk.reply(method, ".", status, {"message": "Channel not found"})
     outcome = await executor.perform(CHANNEL, "company-1", action)
     assert outcome.gone
+
+
+@pytest.mark.parametrize("action", [DIAL, a.LeaveToFailsafe("why")], ids=lambda action: type(action).__name__)
+async def test_a_caller_who_goes_before_we_listen_is_told_as_gone(
+    executor: Executor, asterisk: Asterisk, action: a.Action
+) -> None:
+    """Asterisk's words for a channel that is not there any more to be subscribed: nobody will report its end."""
+    asterisk.reply("POST", "^applications/callrouter/subscription", 422, {"message": "Event source does not exist"})
+    outcome, asked = await asked_by(executor, asterisk, action)
+    assert (outcome.gone, outcome.unreported) == (True, True)
+    assert asked == [SUBSCRIBED]
+
+
+async def test_a_caller_who_goes_between_two_requests_is_told_as_gone(executor: Executor, asterisk: Asterisk) -> None:
+    """Asterisk does not say 404 for a variable of a channel that hangs up just then."""
+    asterisk.reply("POST", f"{ON}/variables", 400, {"message": "Failed to execute function"})
+    asterisk.reply("GET", f"^{ON}$", 404, {"message": "Channel not found"})
+    outcome = await executor.perform(CHANNEL, "company-1", DIAL)
+    assert (outcome.gone, outcome.unreported) == (True, False)
+
+
+async def test_a_variable_refused_for_a_living_channel_is_a_problem(executor: Executor, asterisk: Asterisk) -> None:
+    asterisk.reply("POST", f"{ON}/variables", 400, {"message": "Failed to execute function"})
+    outcome = await executor.perform(CHANNEL, "company-1", DIAL)
+    assert not outcome.gone
+    assert "Failed to execute function" in outcome.problem
 
 
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: type(action).__name__)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from callrouter.asterisk.cel import CelTail
 from callrouter.core.disposition import Disposition
 from callrouter.core.routing import RoutingTable
 from callrouter.core.state import Saying
@@ -19,6 +20,8 @@ from callrouter.store.database import Database
 from callrouter.store.drain import Drain
 from tests.builders import DID, table
 from tests.contract.runtime.support import MENU, Rig, ledger_line, write_ledger
+from tests.unit.test_cel import CHANNEL as EVENTS_CHANNEL
+from tests.unit.test_cel import TALKS
 
 
 class Run:
@@ -29,8 +32,13 @@ class Run:
         self.path = rig.directory / "cdr.csv"
         self.database = database
         self.drain = Drain(rig.journal, database)
-        self.importer = LedgerImporter(LedgerTail(self.path), database, rig.journal, rig.dispatcher, "US")
+        self.importer = LedgerImporter(
+            LedgerTail(self.path), CelTail(self.path.with_name("cel.csv")), database, rig.journal, rig.dispatcher, "US"
+        )
         self.table: RoutingTable = table(MENU)
+
+    def write_events(self, lines: list[str]) -> None:
+        write_ledger(self.path.with_name("cel.csv"), lines)
 
     async def look(self) -> int:
         assert await self.drain.flush(5)
@@ -203,3 +211,49 @@ async def test_a_database_that_is_away_keeps_the_rows_waiting(run: Run, database
     away.rename(database.path)
     assert await run.look() == 1
     assert await run.calls() == ["1.1"]
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importer_module, "SETTLE_SECONDS", 0.0)
+
+
+async def test_a_call_that_died_with_asterisk_is_taken_from_channel_events(run: Run, at_once: None) -> None:
+    run.write_events(TALKS)
+    assert await run.look() == 0, "nobody said that Asterisk was started anew"
+    run.importer.connected(set())
+    assert await run.look() == 1
+    record = run.rig.record()
+    assert (record.handled_by, record.disposition) == ("failsafe", Disposition.ANSWERED)
+    assert record.reason.startswith("Asterisk ended while the call was up")
+    later = await again(run)
+    later.importer.connected(set())
+    assert await later.look() == 0
+    assert await later.calls() == [EVENTS_CHANNEL]
+
+
+async def test_a_call_that_lasts_or_has_its_record_did_not_die(run: Run, at_once: None) -> None:
+    run.write_events(TALKS)
+    run.importer.connected({EVENTS_CHANNEL})
+    assert await run.look() == 0
+    run.importer.connected(set())
+    write_ledger(run.path, [ledger_line(EVENTS_CHANNEL)])
+    assert await run.look() == 1
+    assert run.rig.record().reason.startswith("ana answered")
+
+
+async def test_a_call_that_died_is_not_forgotten_while_the_database_is_away(
+    run: Run, database: Database, at_once: None
+) -> None:
+    from callrouter.errors import DatabaseError
+
+    run.write_events(TALKS)
+    run.importer.connected(set())
+    assert database.path is not None
+    away = database.path.with_name("away.db")
+    database.path.rename(away)
+    with pytest.raises(DatabaseError):
+        await run.importer.look(run.table, settled=True)
+    away.rename(database.path)
+    assert await run.look() == 1
+    assert await run.calls() == [EVENTS_CHANNEL]

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from callrouter.asterisk.ledger import LedgerRow
 from callrouter.core import events as e
 from callrouter.core import notes as note
 from callrouter.core.cdr import LogItem
 from callrouter.core.disposition import Disposition
-from callrouter.core.routing import RoutingTable
+from callrouter.core.routing import RoutingTable, build_table
 from callrouter.core.state import Calling, Choosing, HandedOver, Leaving, Saying, Session, Taking
-from callrouter.runtime.recovery import Recovered, rebuild, recover
+from callrouter.runtime.recovery import Recovered, Recovery, begun_with, rebuild
 from callrouter.runtime.supervision import LedgerTail
 from callrouter.store.journal import Journal
-from tests.builders import CALL, DID, T0, arrived, run, table
+from tests.builders import CALL, DID, T0, arrived, run, snapshot, table, version
 from tests.contract.runtime.support import APP, MENU, Asterisk, Caller, Rig, ledger_line, open_rig, until, write_ledger
 from tests.contract.runtime.test_call import poisoned
 
@@ -60,9 +63,12 @@ def alive(asterisk: Asterisk, app_data: str | None = f"{APP},incoming,carrier,+1
 
 
 async def recovered(rig: Rig, tail: LedgerTail | None = None, routing: RoutingTable = TABLE) -> Recovered:
-    logs = rig.journal.open_logs()
     rows = tail.rows if tail else {}
-    return await recover(logs, rows, routing, rig.ari, APP, rig.dispatcher, rig.journal)
+    return await recovery(rig, rows, routing).run(rig.journal.open_logs())
+
+
+def recovery(rig: Rig, rows: Mapping[str, LedgerRow], routing: RoutingTable = TABLE, **more: Any) -> Recovery:
+    return Recovery(rig.ari, APP, rig.dispatcher, rig.journal, rows, lambda _: (routing, True), **more)
 
 
 def test_the_logs_stand_where_they_are_named_for() -> None:
@@ -194,7 +200,7 @@ async def test_a_record_of_asterisk_that_comes_a_moment_late_is_waited_for(rig: 
         tail.poll()
 
     logs = rig.journal.open_logs()
-    found = await recover(logs, tail.rows, TABLE, rig.ari, APP, rig.dispatcher, rig.journal, refresh)
+    found = await recovery(rig, tail.rows, refresh=refresh).run(logs)
     assert found == Recovered(closed=1)
     assert rig.record().ended_at == T0 + 100
 
@@ -305,7 +311,7 @@ async def test_a_log_that_stops_before_its_conclusion_is_concluded_once(rig: Rig
 async def test_a_log_without_an_arrival_is_no_call(rig: Rig) -> None:
     rig.journal.append("other", note.Tagged(T0, "p", ("t",)))
     logs: dict[str, list[LogItem]] = {"other": [note.Tagged(T0, "p", ("t",))], "none": []}
-    assert await recover(logs, {}, TABLE, rig.ari, APP, rig.dispatcher, rig.journal) == Recovered()
+    assert await recovery(rig, {}).run(logs) == Recovered()
 
 
 async def test_a_log_that_cannot_be_rebuilt_costs_only_its_own_call(rig: Rig) -> None:
@@ -367,3 +373,41 @@ async def test_a_second_crash_finds_the_session_that_the_first_recovery_left(
         rig.asterisk.hangup(CHANNEL)
         await rig.idle()
         assert rig.types().count("Concluded") == 1
+
+
+async def test_a_hold_by_the_business_is_seen_in_an_adopted_conversation(rig: Rig) -> None:
+    died(rig.journal, TALKING)
+    alive(rig.asterisk, None)
+    assert await recovered(rig) == Recovered(adopted=1)
+    rig.dispatcher.hold("peer", True, T0 + 20)
+    await until(lambda: "LegHeld" in rig.types(), "the hold")
+
+
+@pytest.mark.parametrize("events", [CHOOSING, TALKING], ids=["choosing", "talking"])
+async def test_a_call_whose_flow_is_lost_is_the_failsafes_unless_they_talk(rig: Rig, events: list[e.Event]) -> None:
+    died(rig.journal, events)
+    alive(rig.asterisk, None if events is TALKING else f"{APP},incoming,carrier,{DID}")
+    lost = Recovery(rig.ari, APP, rig.dispatcher, rig.journal, {}, lambda _: (TABLE, False))
+    assert await lost.run(rig.journal.open_logs()) == Recovered(adopted=1)
+    if events is CHOOSING:
+        await rig.requested(CHANNEL, "variables", "continue cr-failsafe")
+    rig.asterisk.hangup(CHANNEL)
+    await rig.idle()
+    record = rig.record()
+    assert record.disposition is (Disposition.ANSWERED if events is TALKING else Disposition.ABANDONED)
+    assert "not at hand" in " ".join(step.why for step in record.trace)
+
+
+async def test_a_call_keeps_its_flow_when_that_was_changed_while_the_controller_was_away(rig: Rig) -> None:
+    died(rig.journal, CHOOSING)
+    alive(rig.asterisk)
+    changed = MENU.replace("options: {1: ring, 2: message}", "options: {1: bye, 2: bye}")
+    now = build_table(replace(snapshot(changed), version=8, flows=(version(changed, id="version-2", version=4),)))
+    logs = rig.journal.open_logs()
+    find = await begun_with(logs, now, snapshot(MENU), None)
+    assert await Recovery(rig.ari, APP, rig.dispatcher, rig.journal, {}, find).run(logs) == Recovered(adopted=1)
+    await rig.waits_in(CHANNEL, Saying)
+    rig.asterisk.digit(CHANNEL, "1")
+    await rig.waits_in(CHANNEL, Calling)
+    rig.asterisk.hangup(CHANNEL)
+    await rig.idle()

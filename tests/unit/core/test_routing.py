@@ -117,8 +117,9 @@ def test_the_business_sees_the_number_its_trunk_allows(mode, shown):
     ben = target("ben", sip_uri=None, number="+12025550177", trunk="out")
     out = trunk("out", caller_id=mode, fixed_caller_id="+12025550100")
     destination = table(targets=[ben], trunks=[out]).entries[DID].destinations["ben"]
-    assert destination.shown_number(DID) == shown
-    assert destination.endpoint == "PJSIP/+12025550177@trunk-out"
+    [way] = destination.ways
+    assert way.shown_number(DID) == shown
+    assert way.endpoint == "PJSIP/+12025550177@trunk-out"
 
 
 @pytest.mark.parametrize(

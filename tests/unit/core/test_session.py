@@ -180,7 +180,8 @@ CASES = [
     # -- trouble
     Case("the_caller_cannot_be_answered", PLAY, [failed("Answer"), failed("Play", "p1"), gone()],
          ["answer", "play p1 Hi from Acme Plumbing + [jingle]", "stop p1", "failsafe: the call could not be answered"],
-         ["hi", "(backup)"], ("completed", "the call could not be answered")),
+         ["hi", "(backup)"],
+         ("abandoned", "the caller hung up before anything rang: the call could not be answered")),
     Case("the_caller_cannot_be_answered_before_the_message", DIAL,
          [back("l1", "NOANSWER", 19), back("l2", "NOANSWER", 19), failed("Answer", at=40),
           e.LegStarted(T0 + 45, "fs-1", "peer"), e.LegAnswered(T0 + 50, "fs-1"), gone()],
@@ -238,7 +239,8 @@ CASES = [
     Case("resumed_too_often", MENU, [resumed(), resumed(), gone()],
          [*OPENING, "stop p1", "play p1002 Press 1", "stop p1002",
           "failsafe: the controller was restarted 2 times in this call"], ["menu", "menu", "(backup)"],
-         ("completed", "the controller was restarted 2 times in this call")),
+         ("abandoned",
+          "the caller hung up before anything rang: the controller was restarted 2 times in this call")),
     Case("resumed_while_leaving", TAGS, [resumed(), gone()], ["hangup 16"], ["a", "b", "bye"],
          ("completed", "the flow ended at bye")),
     # -- an end nobody watched

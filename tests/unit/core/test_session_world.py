@@ -91,6 +91,16 @@ class AsteriskAndCaller(RuleBasedStateMachine):
 
     @precondition(lambda self: self.alive and self.leg)
     @rule()
+    def the_destination_is_invited(self) -> None:
+        self.happens(e.LegStarted(self.now, self.leg or "", "peer"))
+
+    @precondition(lambda self: self.alive and self.leg)
+    @rule()
+    def the_destination_rings(self) -> None:
+        self.happens(e.LegRinging(self.now, self.leg or ""))
+
+    @precondition(lambda self: self.alive and self.leg)
+    @rule()
     def the_destination_answers(self) -> None:
         self.happens(e.LegAnswered(self.now, self.leg or ""))
 
@@ -170,7 +180,8 @@ class AsteriskAndCaller(RuleBasedStateMachine):
             case Choosing():
                 assert list(self.timers) == [wait.timer_id]
             case Calling():
-                assert (self.leg, self.playing, self.recording, self.timers) == (wait.leg_id, [], None, {})
+                assert (self.leg, self.playing, self.recording) == (wait.leg_id, [], None)
+                assert list(self.timers) == ([wait.timer_id] if wait.timer_id else [])
             case Taking():
                 assert (self.recording, self.playing, list(self.timers)) == (wait.recording_id, [], [wait.timer_id])
             case Leaving() | HandedOver():

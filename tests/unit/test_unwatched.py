@@ -11,7 +11,8 @@ from callrouter.core import notes as note
 from callrouter.core.cdr import fold
 from callrouter.core.records import CallRecord
 from callrouter.core.routing import EMPTY, RoutingTable
-from callrouter.runtime.failsafe_calls import log_of
+from callrouter.runtime.recovery import close_log
+from callrouter.runtime.unwatched import log_of
 from tests.builders import DID, T0, ledger_row, number, table
 
 ROUTING = table()
@@ -130,3 +131,37 @@ def test_the_log_is_one_any_call_could_have():
     assert isinstance(log[1], note.Routed)
     assert isinstance(log[-1], note.Concluded)
     assert [item.at for item in log[2:]] == sorted(item.at for item in log[2:])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        ROW,
+        unanswered("BUSY", 17),
+        unanswered("", 19, target="", leg="", dial_at=None),
+        unanswered("", 1, target="", leg="", dial_at=None, did="5550000"),
+        replace(ROW, cut=True),
+    ],
+    ids=["answered", "busy", "nothing rang", "unknown number", "cut"],
+)
+def test_killed_while_it_is_written_the_rest_is_the_same(row):
+    whole = log_of(row, "c", ROUTING, "US")
+    for count in range(1, len(whole)):
+        written = whole[:count]
+        added: list[Any] = []
+
+        class Memory:
+            def append(self, _call_id: str, entry: Any) -> None:
+                added.append(entry)  # noqa: B023 - used within this round
+
+        close_log("c", written, ROUTING, row, Memory())
+        assert fold([*written, *added]) == fold(whole), count
+
+
+def test_a_call_that_ended_with_asterisk_is_not_said_to_have_been_given_up():
+    rang = record_of(replace(unanswered("", 41), cut=True))
+    assert (rang.disposition, rang.reason) == ("failed", "Asterisk ended while the call was up: ana rang")
+    assert [(leg.result, leg.cause) for leg in rang.legs] == [("failed", 41)]
+    talked = record_of(replace(ROW, cut=True))
+    assert talked.disposition == "answered"
+    assert talked.reason == "Asterisk ended while the call was up: ana answered and talked for 29 s"

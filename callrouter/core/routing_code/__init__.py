@@ -1,0 +1,1 @@
+"""The routing as one text that people write: read with places, compared, written, checked."""

@@ -1,0 +1,226 @@
+"""What is wrong with a routing as a whole: proven of every number, without a call and without a database."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from callrouter.core.flow import nodes as n
+from callrouter.core.flow.check import check_flow
+from callrouter.core.flow.parse import parse_flow
+from callrouter.core.flow.source import suggest
+from callrouter.core.hours import is_open, next_change
+from callrouter.core.routing import Entry, RoutingTable, build_table
+from callrouter.core.routing_code.fields import Key, Routing, to_snapshot
+from callrouter.errors import InputError
+
+DAYS = 730
+"""How far ahead changes of clocks are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong."""
+
+    severity: str
+    """"error" or "warning"."""
+    key: Key
+    field: str
+    """Empty: the thing as a whole; "text" of a flow."""
+    message: str
+    hint: str | None = None
+    node: str | None = None
+    """Of a flow."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockChange:
+    """The clocks of a zone are put forward or back."""
+
+    wall: float
+    """Begin of the time that is left out or comes twice, on the wall clock (as if that were UTC)."""
+    seconds: float
+    forward: bool
+
+
+def check_routing(routing: Routing, prompts: Mapping[str, Collection[str]], now: float) -> list[Problem]:
+    """Everything that is wrong, errors first.
+
+    :param routing: the whole of it, with every field
+    :param prompts: names of uploaded prompts by company
+    :param now: seconds since the epoch
+    """
+    names: dict[tuple[str, str], list[str]] = {}
+    for key in routing:
+        names.setdefault((key.kind, key.company), []).append(key.name)
+    found = [*_references(routing, names), *_flows(routing, names, prompts)]
+    broken = any(problem.severity == "error" for problem in found)
+    table = build_table(to_snapshot(routing, 0))
+    found += _targets(routing, table)
+    found += _loops(routing, table)
+    if not broken:
+        found += [Problem("error", Key("number", e.company.name, e.number.e164), "", e.problem)
+                  for e in table.entries.values() if e.problem is not None]  # fmt: skip
+    found += _clocks(routing, table, now)
+    return sorted(found, key=lambda problem: (problem.severity, problem.key))
+
+
+def _references(routing: Routing, names: Mapping[tuple[str, str], list[str]]) -> Iterator[Problem]:
+    """What is named and not there."""
+    for key, values in routing.items():
+        fields: tuple[tuple[str, str, str], ...] = ()
+        if key.kind == "number":
+            own = key.company
+            fields = (("campaign", "campaign", own), ("flow", "flow", own), ("target", "target", own),
+                      ("backup", "target", own))  # fmt: skip
+            if bool(values["flow"]) == bool(values["target"]):
+                what = "both a flow and a target" if values["flow"] else "neither a flow nor a target"
+                yield Problem("error", key, "", f"it has {what} to answer it", "give one of flow and target")
+        elif key.kind == "target":
+            fields = (("trunk", "trunk", ""),)
+            if bool(values["number"]) == bool(values["sip_uri"]):
+                what = "both a number and a SIP URI" if values["number"] else "nowhere to ring"
+                yield Problem("error", key, "", f"it has {what}", "give number and trunk, or sip_uri")
+        elif key.kind == "trunk":
+            fields = (("next_trunk", "trunk", ""),)
+        for field, kind, owner in fields:
+            wanted, known = values[field], names.get((kind, owner), [])
+            if wanted and wanted not in known:
+                yield Problem("error", key, field, f"there is no {kind} {wanted!r}", suggest(wanted, sorted(known)))
+
+
+def _flows(
+    routing: Routing, names: Mapping[tuple[str, str], list[str]], prompts: Mapping[str, Collection[str]]
+) -> Iterator[Problem]:
+    for key, values in routing.items():
+        if key.kind != "flow":
+            continue
+        try:
+            flow = parse_flow(values["text"], key.name)
+        except InputError as exc:
+            yield Problem("error", key, "text", exc.message, exc.hint)
+            continue
+        targets = names.get(("target", key.company), [])
+        for each in check_flow(flow, targets, prompts.get(key.company, ())):
+            yield Problem(each.severity, key, "text", each.message, each.hint, each.node)
+
+
+def _targets(routing: Routing, table: RoutingTable) -> Iterator[Problem]:
+    """Targets that numbers could ring, and that cannot be dialled."""
+    dialable: dict[str, Collection[str]] = {}
+    for entry in table.entries.values():
+        dialable.setdefault(entry.company.name, set(entry.destinations))
+    for key, values in routing.items():
+        if key.kind != "target" or key.company not in dialable or key.name in dialable[key.company]:
+            continue
+        known = not values["trunk"] or Key("trunk", "", values["trunk"]) in routing
+        if known and bool(values["number"]) != bool(values["sip_uri"]):
+            where = "sip_uri" if values["sip_uri"] else "number"
+            hint = "a number needs its trunk, and has to be one that can be written as the trunk wants it"
+            yield Problem("error", key, where, "it cannot be dialled", hint if where == "number" else None)
+
+
+def _loops(routing: Routing, table: RoutingTable) -> Iterator[Problem]:
+    """Targets that are our own numbers: the call goes out, and comes back in as another one."""
+    ours = set(table.entries)
+    rings: dict[str, dict[str, str]] = {}
+    for did, entry in table.entries.items():
+        rings[did] = {
+            number: target for target in _could_ring(entry)
+            if (number := entry.destinations[target].target.number) is not None and number in ours
+        }  # fmt: skip
+    told: set[Key] = set()
+    for did, found in rings.items():
+        for number, target in found.items():
+            company = table.entries[did].company.name
+            key = Key("target", company, target)
+            if key in told or key not in routing:
+                continue
+            told.add(key)
+            circle = _circle(rings, number)
+            if circle is None:
+                message = f"it rings {number}, which is one of our own numbers: the call comes back as another one"
+                yield Problem("warning", key, "number", message, "ring what that number rings")
+            else:
+                message = f"it rings {number}, one of our own numbers, and so goes round: {' → '.join(circle)}"
+                yield Problem("error", key, "number", message, "ring a telephone that is not answered by callrouter")
+
+
+def _could_ring(entry: Entry) -> list[str]:
+    dialled = [node.target for node in entry.flow.nodes.values() if isinstance(node, n.Dial)]
+    names = [*dialled, *(backup.target.name for backup in entry.backups)]
+    return [name for name in dict.fromkeys(names) if name in entry.destinations]
+
+
+def _circle(rings: Mapping[str, Mapping[str, str]], start: str) -> list[str] | None:
+    """The numbers from ``start`` to ``start`` again, when it comes to that."""
+    ways = [[start]]
+    seen: set[str] = set()
+    for way in ways:
+        for following in rings.get(way[-1], {}):
+            if following == start:
+                return [*way, start]
+            if following not in seen:
+                seen.add(following)
+                ways.append([*way, following])
+    return None
+
+
+def _clocks(routing: Routing, table: RoutingTable, now: float) -> Iterator[Problem]:
+    """Opening hours that begin or end within the hour that a change of clocks leaves out or brings twice, and such
+    that never change."""
+    zones: dict[str, list[ClockChange]] = {}
+    told: set[tuple[Key, str]] = set()
+    for entry in table.entries.values():
+        key = Key("flow", entry.company.name, entry.number.flow or "")
+        if key not in routing:
+            continue
+        for name, node in entry.flow.nodes.items():
+            if not isinstance(node, n.Hours) or (key, name) in told:
+                continue
+            told.add((key, name))
+            zone = node.timezone or entry.company.timezone
+            if zone not in zones:
+                zones[zone] = clock_changes(zone, now)
+            for message in _surprises(node.open, zone, entry.company.country, zones[zone], now):
+                yield Problem("warning", key, "text", message, node=name)
+
+
+def _surprises(text: str, zone: str, country: str, changes: list[ClockChange], now: float) -> Iterator[str]:
+    try:
+        if next_change(text, zone, now, country) is None and "24/7" not in text:
+            yield f"{text!r} is {'open' if is_open(text, zone, now, country) else 'closed'} for ever"
+            return
+        for change in changes:
+            # On the wall clock alone, as if there were no zones: what happens then twice, or not at all.
+            edge = next_change(text, "UTC", change.wall, country)
+            if edge is not None and edge < change.wall + change.seconds:
+                how = "forward: that time is left out" if change.forward else "back: that time comes twice"
+                clock = datetime.fromtimestamp(edge, UTC)
+                yield f"{text!r} opens or closes at {clock:%H:%M} while, on {clock:%Y-%m-%d}, the clocks are put {how}"
+                return
+    except InputError as exc:
+        yield exc.message
+
+
+def clock_changes(zone: str, now: float) -> list[ClockChange]:
+    """The changes of clocks in the DAYS to come."""
+    place = ZoneInfo(zone)
+
+    def offset(at: float) -> float:
+        return (datetime.fromtimestamp(at, UTC).astimezone(place).utcoffset() or timedelta()).total_seconds()
+
+    found = []
+    day = float(int(now))
+    for _ in range(DAYS):
+        before, after = offset(day), offset(day + 86400.0)
+        if after != before:
+            low, high = day, day + 86400.0
+            while high - low > 1:
+                middle = float(int((low + high) / 2))
+                low, high = (middle, high) if offset(middle) == before else (low, middle)
+            found.append(ClockChange(high + min(before, after), abs(after - before), after > before))
+        day += 86400.0
+    return found

@@ -1,0 +1,363 @@
+"""A call that nobody makes: ``session.step``, which runs calls, fed with events that a caller and the destinations
+might cause. There is no second interpreter; what is told here is what a call with these events does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from callrouter.core import actions as a
+from callrouter.core import events as e
+from callrouter.core.cdr import LogItem, fold
+from callrouter.core.disposition import cause_text, trunk_failed
+from callrouter.core.flow.nodes import Prompts
+from callrouter.core.records import CallRecord
+from callrouter.core.routing import Destination, RoutingTable, Way
+from callrouter.core.session import step
+from callrouter.core.state import BACKUP_LEG, Arriving, Calling, Choosing, HandedOver, Leaving, Saying, Session, Taking
+
+CALL_ID = "simulated"
+CHANNEL = "simulated.1"
+MAX_EVENTS = 20_000
+"""More than any call can need: a call passes at most 200 nodes, and no node takes a hundred events."""
+SPOKEN = 14.0
+"""Characters that are spoken in a second, about."""
+FILE_SECONDS = 3.0
+"""An uploaded prompt is taken to last so long."""
+RING_SECONDS = 6.0
+"""After which a destination that answers does, and one that gives up does."""
+ANY = "*"
+"""Stands for every target."""
+
+
+class Answer(StrEnum):
+    """What a destination does when it is rung."""
+
+    ANSWERED = "answered"
+    """It answers, and hangs up after the conversation."""
+    CALLER_LEAVES = "caller-leaves"
+    """It answers, and the caller hangs up after the conversation."""
+    BUSY = "busy"
+    NO_ANSWER = "no-answer"
+    """It rings to the end."""
+    DECLINED = "declined"
+    """It rings and is refused (603), which Asterisk reports as busy."""
+    FAILED = "failed"
+    """There is no such number (404)."""
+    TRUNK_FAILED = "trunk-failed"
+    """Its trunk cannot carry the call (503); another one is tried where there is one."""
+    TRUNK_SILENT = "trunk-silent"
+    """Its trunk gives no sign of life."""
+    CALLER_GIVES_UP = "caller-gives-up"
+    """The caller hangs up while it rings."""
+
+
+_RETURNED: dict[Answer, tuple[str, int]] = {
+    Answer.ANSWERED: ("ANSWER", 16),
+    Answer.BUSY: ("BUSY", 17),
+    Answer.NO_ANSWER: ("NOANSWER", 19),
+    Answer.DECLINED: ("BUSY", 21),
+    Answer.FAILED: ("CHANUNAVAIL", 1),
+    Answer.TRUNK_FAILED: ("CONGESTION", 34),
+    Answer.TRUNK_SILENT: ("NOANSWER", 18),
+}
+"""DIALSTATUS and Q.850 cause that Asterisk's Dial() gives."""
+_RINGS = frozenset({Answer.ANSWERED, Answer.CALLER_LEAVES, Answer.NO_ANSWER, Answer.DECLINED, Answer.CALLER_GIVES_UP})
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What the caller and the destinations do."""
+
+    digits: tuple[str, ...] = ()
+    """A key for each round of a menu that the caller comes to; "" presses nothing. None left: nothing is pressed."""
+    answers: tuple[tuple[str, tuple[Answer, ...]], ...] = ()
+    """(target, what it does at each ringing; the last one counts for all that follow). ANY: targets not named."""
+    talk_seconds: float = 60.0
+    message_seconds: float = 12.0
+    """Length of a message; 0: the caller says nothing."""
+    trunks_down: tuple[tuple[str, str], ...] = ()
+    """Trunks known to be down, each with the reason."""
+    store_problem: str | None = None
+    """Why nothing can be recorded."""
+
+    def answer(self, target: str, time: int) -> Answer:
+        """What a target does when it is rung.
+
+        :param time: how often it was rung before in this call
+        """
+        given = dict(self.answers)
+        found = given.get(target) or given.get(ANY) or (Answer.ANSWERED,)
+        return found[min(time, len(found) - 1)]
+
+
+class Kind(StrEnum):
+    """What a line of a simulation tells."""
+
+    DECISION = "decision"
+    HEARS = "hears"
+    """What the caller hears."""
+    RINGS = "rings"
+    DOES = "does"
+    """What the caller does, or is done to the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that happens in a simulated call."""
+
+    seconds: float
+    """Since the call arrived; lengths of prompts are estimated."""
+    kind: Kind
+    path: str
+    """Where in the routing: ``front-desk@3/menu``; empty for what the caller does or hears."""
+    what: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """A call from its arrival to its end."""
+
+    log: tuple[LogItem, ...]
+    """Events and notes, as the journal of a real call would hold them."""
+    asked: tuple[tuple[float, a.Action], ...]
+    """What would have been asked of Asterisk, and when."""
+    record: CallRecord
+    complete: bool = True
+    """False: cut off after MAX_EVENTS."""
+
+    @property
+    def events(self) -> tuple[e.Event, ...]:
+        return tuple(item for item in self.log if isinstance(item, e.Event))
+
+    @property
+    def heard(self) -> tuple[str, ...]:
+        """What was said to the caller, in order; an uploaded prompt as ``[name]``."""
+        return tuple(spoken(action.prompts) for _, action in self.asked if isinstance(action, a.Play))
+
+    @property
+    def rung(self) -> tuple[str, ...]:
+        """Targets that were rung, in order."""
+        return tuple(leg.target for leg in self.record.legs)
+
+    @property
+    def cause(self) -> int | None:
+        """The Q.850 cause that the caller was hung up with; None: the caller, or a destination, ended the call."""
+        return next((action.cause for _, action in self.asked if isinstance(action, a.Hangup)), None)
+
+    def lines(self) -> tuple[Line, ...]:
+        """The call, told in the order in which it happens."""
+        begin = self.record.started_at
+        told = [
+            Line(event.at - begin, Kind.DOES, "", f"the caller presses {event.digit}")
+            for event in self.events
+            if isinstance(event, e.Digit)
+        ]
+        legs = {leg.id: leg.target for leg in self.record.legs}
+        for one in self.record.trace:
+            kind = Kind.RINGS if one.what.startswith("dial ") else Kind.DECISION
+            told.append(Line(one.at - begin, kind, legs.get(one.path, one.path), one.what, one.why))
+        for at, action in self.asked:
+            if (line := _line(at - begin, action)) is not None:
+                told.append(line)
+        # All that one event brings about bears its time; events are never of the same one.
+        return tuple(sorted(told, key=lambda line: line.seconds))
+
+
+def spoken(prompts: Prompts) -> str:
+    """Prompts as text."""
+    return " ".join(prompt.text or f"[{prompt.file}]" for prompt in prompts)
+
+
+def simulate(table: RoutingTable, did: str, caller: str | None, at: float, inputs: Inputs = Inputs()) -> Simulation:
+    """What becomes of a call. Always ends, whatever the routing.
+
+    :param did: E.164
+    :param caller: E.164; None: withheld
+    :param at: when it arrives, seconds since the epoch
+    """
+    world = _World(table, inputs, at)
+    world.take(
+        e.CallArrived(
+            at=at,
+            call_id=CALL_ID,
+            channel=CHANNEL,
+            did=did,
+            caller=caller,
+            caller_name=None,
+            trunk=None,
+            test=True,
+            store_problem=inputs.store_problem,
+            trunks_down=inputs.trunks_down,
+        )
+    )
+    taken = 1
+    while not world.session.over and taken < MAX_EVENTS:
+        for event in world.next_events():
+            world.take(event)
+            taken += 1
+    complete = world.session.over
+    if not complete:
+        world.take(e.CallerHungUp(world.clock + 1))
+    record = fold(world.log)
+    assert record is not None
+    return Simulation(tuple(world.log), tuple(world.asked), record, complete)
+
+
+@dataclass
+class _World:
+    """The caller, the destinations and the clock."""
+
+    table: RoutingTable
+    inputs: Inputs
+    clock: float
+    session: Session = field(default_factory=lambda: Session(CALL_ID))
+    log: list[LogItem] = field(default_factory=list)
+    asked: list[tuple[float, a.Action]] = field(default_factory=list)
+    pressed: int = 0
+    rung: dict[str, int] = field(default_factory=dict)
+    """How often each target was rung."""
+    last_play: float = 0.0
+    timers: dict[str, float] = field(default_factory=dict)
+    """When each timer fires."""
+    failed: bool = False
+    """Whether the failsafe's last destination failed for its trunk."""
+
+    def take(self, event: e.Event) -> None:
+        self.clock = event.at
+        result = step(self.session, event, self.table)
+        self.session = result.session
+        self.log += [event, *result.notes]
+        for action in result.actions:
+            self.asked.append((event.at, action))
+            if isinstance(action, a.StartTimer):
+                self.timers[action.timer_id] = event.at + action.seconds
+            elif isinstance(action, a.Play):
+                self.last_play = _seconds(action.prompts)
+
+    def next_events(self) -> Iterator[e.Event]:
+        """What happens next, by what the call waits for: at least one event, about just that."""
+        match self.session.wait:
+            case Saying(playback_id=ref):
+                yield e.PlaybackEnded(self.clock + self.last_play, ref)
+            case Choosing(timer_id=ref):
+                yield self._choice(ref)
+            case Calling() as wait:
+                yield from self._ring(wait)
+            case Taking(recording_id=ref):
+                record = next(act for _, act in reversed(self.asked) if isinstance(act, a.Record))
+                seconds = min(self.inputs.message_seconds, float(record.max_seconds))
+                yield e.RecordingEnded(self.clock + seconds + 1, ref, seconds)
+            case HandedOver():
+                yield from self._failsafe()
+            case Leaving(cause=cause):
+                yield e.CallerHungUp(self.clock + 0.1, cause)
+            case Arriving():
+                yield e.CallerHungUp(self.clock + 0.1)
+            case _:
+                # Something that callers cannot be simulated at: they wait a little, and go.
+                yield e.CallerHungUp(self.clock + 30.0)
+
+    def _choice(self, timer: str) -> e.Event:
+        key = self.inputs.digits[self.pressed] if self.pressed < len(self.inputs.digits) else ""
+        self.pressed += 1
+        if key:
+            return e.Digit(self.clock + 1.0, key)
+        return e.TimerFired(max(self.timers.get(timer, 0.0), self.clock + 0.1), timer)
+
+    def _answer(self, target: str) -> Answer:
+        time = self.rung.get(target, 0)
+        self.rung[target] = time + 1
+        return self.inputs.answer(target, time)
+
+    def _ring(self, wait: Calling) -> Iterator[e.Event]:
+        leg, answer = wait.leg_id, self._answer(wait.target)
+        dial = next(act for _, act in reversed(self.asked) if isinstance(act, a.Dial))
+        yield e.LegStarted(self.clock + 0.2, leg, f"peer-{leg}")
+        if answer is Answer.TRUNK_SILENT:
+            waiting = self.session.wait
+            if isinstance(waiting, Calling) and waiting.timer_id:
+                yield e.TimerFired(self.timers[waiting.timer_id], waiting.timer_id)
+                yield e.DialReturned(self.clock + 0.2, leg, "CHANUNAVAIL", 0)
+            else:
+                yield e.DialReturned(self.clock + dial.ring_seconds, leg, *_RETURNED[answer])
+            return
+        if answer in _RINGS:
+            yield e.LegRinging(self.clock + 0.8, leg)
+        short = min(RING_SECONDS, 0.8 * dial.ring_seconds)
+        match answer:
+            case Answer.ANSWERED | Answer.CALLER_LEAVES:
+                yield e.LegAnswered(self.clock + short, leg)
+                if answer is Answer.CALLER_LEAVES:
+                    yield e.CallerHungUp(self.clock + self.inputs.talk_seconds)
+                else:
+                    yield e.DialReturned(self.clock + self.inputs.talk_seconds, leg, *_RETURNED[answer])
+            case Answer.CALLER_GIVES_UP:
+                yield e.CallerHungUp(self.clock + short)
+            case Answer.NO_ANSWER:
+                yield e.DialReturned(self.clock + dial.ring_seconds, leg, *_RETURNED[answer])
+            case Answer.DECLINED:
+                yield e.DialReturned(self.clock + short, leg, *_RETURNED[answer])
+            case _:
+                yield e.DialReturned(self.clock + 0.5, leg, *_RETURNED[answer])
+
+    def _failsafe(self) -> Iterator[e.Event]:
+        """The dialplan with a caller who was let in: every backup destination, in order (dialplans/failsafe.conf)."""
+        cause = 19
+        for place, destination, way in self._backups():
+            leg = f"{BACKUP_LEG}{CHANNEL}-{place}"
+            answer = self._answer(destination.target.name)
+            yield e.LegStarted(self.clock + 0.2, leg, f"peer-{leg}", way.endpoint)
+            if answer in _RINGS:
+                yield e.LegRinging(self.clock + 0.8, leg)
+            if answer in (Answer.ANSWERED, Answer.CALLER_LEAVES):
+                yield e.LegAnswered(self.clock + RING_SECONDS, leg)
+                yield e.CallerHungUp(self.clock + self.inputs.talk_seconds)
+                return
+            if answer is Answer.CALLER_GIVES_UP:
+                yield e.CallerHungUp(self.clock + RING_SECONDS)
+                return
+            self.clock += float(destination.target.ring_seconds) if answer is Answer.NO_ANSWER else 1.0
+            status, cause = _RETURNED[answer]
+            self.failed = trunk_failed(status, cause, answer in _RINGS)
+        yield e.CallerHungUp(self.clock + 0.1, cause)
+
+    def _backups(self) -> Iterator[tuple[int, Destination, Way]]:
+        """(place among the entry's ways, destination, way); another way only where the trunk before failed."""
+        entry = self.session.entry
+        before = ""
+        for place, (destination, way) in enumerate(entry.backup_ways if entry else (), 1):
+            if destination.target.name != before or self.failed:
+                before = destination.target.name
+                yield place, destination, way
+
+
+def _seconds(prompts: Prompts) -> float:
+    return sum(max(0.5, len(prompt.text) / SPOKEN) if prompt.text else FILE_SECONDS for prompt in prompts) or 0.5
+
+
+def _line(seconds: float, action: a.Action) -> Line | None:
+    match action:
+        case a.Play():
+            return Line(seconds, Kind.HEARS, "", f"“{spoken(action.prompts)}”")
+        case a.Dial():
+            parts = ["music" if action.music else "ringing", "recorded" if action.record else "not recorded"]
+            parts.append(f"the business sees {action.caller_id or 'the number of the caller'}")
+            if action.whisper:
+                parts.append(f"and first hears “{spoken(action.whisper)}”")
+            return Line(seconds, Kind.HEARS, "", parts[0], "; ".join([f"{action.endpoint}", *parts[1:]]))
+        case a.Record():
+            beep = "a beep, then " if action.beep else ""
+            return Line(
+                seconds, Kind.HEARS, "", f"{beep}silence: a message of up to {action.max_seconds} s is recorded"
+            )
+        case a.Hangup():
+            return Line(seconds, Kind.DOES, "", f"callrouter hangs up: {cause_text(action.cause)}")
+        case a.StopLeg():
+            return Line(seconds, Kind.DOES, "", "the leg is ended")
+        case a.LeaveToFailsafe():
+            return Line(seconds, Kind.DOES, "", "the dialplan takes over", action.reason)
+    return None
