@@ -28,7 +28,8 @@ def write_leg(path: Path, signal: np.ndarray, declared: int | None = None) -> No
     """A WAV as Asterisk writes it; ``declared`` replaces the header's idea of how many bytes follow."""
     body = np.round(signal * 32767).astype("<i2").tobytes()
     size = len(body) if declared is None else declared
-    head = b"RIFF" + struct.pack("<I", size + 36) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, RATE, 16000, 2, 16)
+    whole = min(size + 36, 0xFFFFFFFF)
+    head = b"RIFF" + struct.pack("<I", whole) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, RATE, 16000, 2, 16)
     path.write_bytes(head + b"data" + struct.pack("<I", size) + body)
 
 
