@@ -58,8 +58,8 @@ def gone(at: float = 60, cause: int = 16) -> e.CallerHungUp:
     return e.CallerHungUp(T0 + at, cause)
 
 
-def resumed(at: float = 20) -> e.Resumed:
-    return e.Resumed(T0 + at)
+def resumed(at: float = 20, **changes: Any) -> e.Resumed:
+    return e.Resumed(T0 + at, **changes)
 
 
 def short(action: a.Action) -> str:
@@ -140,3 +140,27 @@ VOICEMAIL = flow(
 TAGS = flow("a", "a: {type: tag, tags: [lead, hot], next: b}", "b: {type: tag, tags: hot, next: bye}")
 LOST_TARGET = flow("d", "d: {type: dial, target: eve, on_busy: bye, on_no_answer: bye, on_failed: down}",
                    "down: {type: hangup, cause: unavailable}")  # fmt: skip
+
+GATHER = flow(
+    "zip",
+    "zip: {type: gather, prompt: Your zip, name: zip, min: 3, max: 5, next: thanks, on_exhausted: lost, max_tries: 2, "
+    "timeout: 6, between: 2}",
+    "thanks: {type: play, prompt: Thank you, next: bye}",
+    "lost: {type: hangup, cause: no-answer}",
+)
+GATHER_EXITS = GATHER.replace("max_tries: 2", "on_timeout: slow, on_invalid: short, invalid_prompt: Too short").replace(
+    "  bye:",
+    "  slow: {type: tag, tags: slow, next: bye}\n  short: {type: tag, tags: short, next: bye}\n  bye:",
+)
+GATHER_SECRET = flow(
+    "pin",
+    "pin: {type: gather, prompt: Your PIN, name: pin, min: 4, max: 4, sensitive: yes, next: menu, on_exhausted: bye, "
+    "max_tries: 2}",
+    "menu: {type: menu, prompt: Press 1, options: {1: bye}, on_exhausted: lost}",
+    "lost: {type: hangup, cause: no-answer}",
+)
+
+
+def keys(text: str, at: float = 3) -> list[e.Event]:
+    """Keys, half a second apart."""
+    return [key(one, at + 0.5 * place) for place, one in enumerate(text)]

@@ -29,7 +29,7 @@ def node_texts(draw: st.DrawFn, names: list[str]) -> str:
     def maybe(text: str) -> str:
         return text if draw(st.booleans()) else ""
 
-    match draw(st.sampled_from(["play", "menu", "dial", "hours", "voicemail", "tag", "hangup"])):
+    match draw(st.sampled_from(["play", "menu", "gather", "dial", "hours", "voicemail", "tag", "hangup"])):
         case "play":
             return f"{{type: play, prompt: [Hi, {{file: x}}], next: {to()}{maybe(f', on_failed: {to()}')}}}"
         case "menu":
@@ -38,6 +38,14 @@ def node_texts(draw: st.DrawFn, names: list[str]) -> str:
                 f"{{type: menu, prompt: P, options: {{{options}}}, on_exhausted: {to()}, "
                 f"max_tries: {draw(st.integers(1, 3))}{maybe(f', on_timeout: {to()}')}{maybe(f', on_invalid: {to()}')}"
                 f"{maybe(', invalid_prompt: No')}{maybe(', barge_in: no')}}}"
+            )
+        case "gather":
+            least = draw(st.integers(1, 3))
+            return (
+                f"{{type: gather, prompt: P, name: zip, min: {least}, max: {least + draw(st.integers(0, 2))}, "
+                f"next: {to()}, on_exhausted: {to()}, max_tries: {draw(st.integers(1, 3))}"
+                f"{maybe(', sensitive: yes')}{maybe(f', on_timeout: {to()}')}{maybe(f', on_invalid: {to()}')}"
+                f"{maybe(', invalid_prompt: No')}{maybe(', terminator: ' + repr(draw(st.sampled_from(['*', '']))))}}}"
             )
         case "dial":
             return (
@@ -149,7 +157,7 @@ def moves(kinds: list[str]) -> st.SearchStrategy[Move]:
         after=st.sampled_from([0.0, 0.4, 3.0, 60.0]),
         stale=st.sampled_from([0, 0, 0]) | st.integers(1, 30),
         flag=st.booleans(),
-        digit=st.sampled_from(KEYS + "A"),
+        digit=st.sampled_from(KEYS + "A" + e.HIDDEN),
         status=st.sampled_from(STATUSES),
         cause=st.sampled_from(CAUSES),
         seconds=st.sampled_from([0.0, 0.5, 1.0, 30.0]),

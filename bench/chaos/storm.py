@@ -11,9 +11,10 @@ import json
 import random
 import re
 import signal
+import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ from sqlalchemy import select
 
 from callrouter.asterisk.ledger import LedgerRow
 from callrouter.core.disposition import Disposition
+from callrouter.store import config
 from callrouter.store.models import CallEventRow, CallRecordRow, RecordingRow
 from callrouter.testing.audio import duration
 from callrouter.testing.carrier_legs import CallResult, PhoneCall
@@ -41,10 +43,16 @@ MIX = {"direct": 8, "menu": 5, "busy": 1, "no-answer": 1, "voicemail": 2, "leave
 """Kinds of calls, and how many of each in twenty."""
 STAYING = ("direct", "menu")
 """Kinds whose callers wait for the business to answer."""
-TALK_OFF = 1.5
+OVER_TRUNK = ("direct", "no-answer", "leaves-ringing")
+"""Kinds that are dialled over a trunk, so that each has a slot of its company's, which must not be lost."""
+TRUNK = "out"
+TALK_OFF = 0.5
+"""Seconds by which a conversation may be told too long or too short."""
+RECORDING_OFF = 1.5
+"""The same for its recording: a machine that is busy loses speech."""
 SHORT_TALK = 1.0
 
-_TOLD = re.compile(r'^{.*"event": ?"(recovered|calls_imported)".*}$')
+_TOLD = re.compile(r'^{.*"event": ?"(recovered|calls_imported|call_adopted)".*}$')
 _PLAUSIBLE = {
     "direct": {Disposition.ANSWERED},
     "menu": {Disposition.ANSWERED},
@@ -75,11 +83,23 @@ class Storm:
     businesses: dict[str, Business] = field(default_factory=dict)
     placed: list[Placed] = field(default_factory=list)
     kills: int = 0
-    began: float = 0.0
-    ended: float = 0.0
+    slots: int = 0
+    """The most legs over trunks that a server was seen to count."""
+    starts: list[float] = field(default_factory=list)
+    """Seconds from the start of a process to the last call adopted."""
 
     async def prepare(self) -> None:
-        """Make a business for each kind of call."""
+        """Make a business for each kind of call, and a trunk for some."""
+        async with self.place.database.session() as session:
+            await config.add_trunk(
+                session,
+                name=TRUNK,
+                host=self.place.settings.simulator_address,
+                port=self.place.carrier.sip_port,
+                match=["127.3.3.3"],
+                qualify_seconds=0,
+                who="chaos",
+            )
         tone = f"tone:{BUSINESS_HZ}"
         phones: dict[str, tuple[Any, dict[str, Any]]] = {
             "direct": (answer(after=0.3, speak=tone), {}),
@@ -91,7 +111,12 @@ class Storm:
             "leaves-ringing": (answer(after=20.0, speak=tone), {}),
         }
         for kind, (behaviour, more) in phones.items():
-            self.businesses[kind] = await self.place.business({"desk": behaviour}, **more)
+            trunk = TRUNK if kind in OVER_TRUNK else None
+            made = self.businesses[kind] = await self.place.business({"desk": behaviour}, trunk=trunk, **more)
+            async with self.place.database.session() as session:
+                free = {"max_outbound_calls": None, "max_outbound_per_hour": None}
+                await config.edit_company(session, made.company, free, who="chaos")
+        await self.place.in_force()
 
     def script(self, kind: str) -> CallScript:
         """A caller of a kind, with a number that nobody else has."""
@@ -129,7 +154,6 @@ class Storm:
         kinds = [kind for kind, count in MIX.items() for _ in range(count)]
         loop = asyncio.get_running_loop()
         begin = loop.time()
-        self.began = self.began or time.time()
 
         async def one(kind: str, script: CallScript) -> None:
             result = await self.place.carrier.place(script)
@@ -144,21 +168,24 @@ class Storm:
                 script = self.script(kind)
                 self._callers.append(script.caller)
                 group.create_task(one(kind, script))
-        self.ended = time.time()
 
     async def kill_servers(self, kills: int, over: Callable[[], bool], longest: float) -> None:
         """Kill the server with -9 at random moments, one in three while it starts, and start it again at once.
 
         :param longest: seconds that it lives at most, once it takes calls
         """
+        started = time.monotonic()
         while not over() and self.kills < kills:
             if self.rng.random() < 0.33:
                 await asyncio.sleep(self.rng.uniform(0.2, 2.5))
             else:
                 await _within(30.0, self._connected)
+                self.starts.append(time.monotonic() - started)
                 await asyncio.sleep(self.rng.uniform(0.0, longest))
+            self.slots = max(self.slots, self.place.status().get("outbound_calls", 0))
             await self.place.end_child(signal.SIGKILL)
             self.kills += 1
+            started = time.monotonic()
             await self.place.spawn_server(ready=False)
 
     # -- the account -----------------------------------------------------------------------------------------------
@@ -166,16 +193,21 @@ class Storm:
     async def account(self, patience: float, *, ledger_whole: bool = True) -> Account:
         """Wait until all is written down, and compare.
 
+        :param patience: seconds to wait when nothing more comes
         :param ledger_whole: Asterisk lived all the time, so that its CDR file has every call
         """
         place = self.place
-        channels_left = await _within(5.0, lambda: _zero(place.channels()))
+        left = {"channels": await _within(5.0, lambda: _zero(place.channels()))}
+        async with place.ari() as ari:
+            left["bridges"] = await _within(5.0, lambda: _zero(_count(ari.bridges())))
         await _within(30.0, self._connected)
-        drained = await _within(30.0, lambda: _true(self._settled(place.status())))
+        left["calls in the server"] = await _within(30.0, lambda: self._status("calls"))
+        left["lines in the journal"] = await _within(30.0, lambda: self._status("journal", "pending"))
+        left["slots taken"] = await _within(5.0, lambda: self._status("outbound_calls"))
         rows: dict[str, CallRecordRow] = {}
         recordings: dict[str, list[RecordingRow]] = {}
-        deadline = time.monotonic() + patience
         wanted = set(self._callers)
+        least, deadline = len(wanted) * 3, time.monotonic() + patience
         while True:
             async with place.database.session(read_only=True) as session:
                 found = list(await session.scalars(select(CallRecordRow)))
@@ -183,10 +215,12 @@ class Storm:
                 recordings = defaultdict(list)
                 for recording in await session.scalars(select(RecordingRow)):
                     recordings[recording.call_id].append(recording)
-            waiting = [one for many in recordings.values() for one in many if one.status == "pending"]
-            missing = wanted - {row.caller for row in rows.values()}
-            open_rows = [row for row in rows.values() if row.disposition is None]
-            if time.monotonic() > deadline or not (waiting or missing or open_rows):
+            open_things = sum(one.status == "pending" for many in recordings.values() for one in many)
+            open_things += len(wanted - {row.caller for row in rows.values()})
+            open_things += sum(row.disposition is None for row in rows.values())
+            if open_things < least:
+                least, deadline = open_things, time.monotonic() + patience
+            if not open_things or time.monotonic() > deadline:
                 break
             await asyncio.sleep(1.0)
         async with place.database.session(read_only=True) as session:
@@ -199,18 +233,21 @@ class Storm:
             rows=rows,
             recordings=recordings,
             logs=logs,
-            channels_left=channels_left,
-            drained=drained,
+            left={what: count for what, count in left.items() if count},
             ledger_whole=ledger_whole,
             server_log=place.server_log(),
-            kills=self.kills,
+            told={"kills": self.kills, "slots_at_most": self.slots, "start_s": _median_and_worst(self.starts)},
         )
 
     async def _connected(self) -> str:
         return await _true(self.place.status().get("ari", {}).get("state") == "connected")
 
-    def _settled(self, status: Mapping[str, Any]) -> bool:
-        return status.get("calls") == 0 and status.get("journal", {}).get("pending") == 0
+    async def _status(self, *path: str) -> str:
+        """What the server counts; empty when it is nothing."""
+        found: Any = self.place.status()
+        for name in path:
+            found = found.get(name, {})
+        return "" if found == 0 else f"{found}"
 
 
 @dataclass
@@ -224,11 +261,12 @@ class Account:
     recordings: Mapping[str, Sequence[RecordingRow]]
     logs: Mapping[str, int]
     """By Asterisk's unique id, how many logs of ours begin with its arrival."""
-    channels_left: str
-    drained: str
+    left: Mapping[str, str]
+    """What should be gone, and is not."""
     ledger_whole: bool
     server_log: str
-    kills: int
+    told: Mapping[str, Any]
+    """Numbers of the storm itself."""
     faults: list[str] = field(default_factory=list)
     numbers: dict[str, Any] = field(default_factory=dict)
 
@@ -245,12 +283,16 @@ class Account:
         for phone in self.phones:
             phones[phone.from_number].append(phone)
         missing = double = stayed = reached = conversations = 0
-        worst = 0.0
+        off: list[float] = []
         for caller, placed in callers.items():
             mine, theirs = rows[caller], ledger[caller]
             taken = placed.result.sip_call_id and (theirs or placed.result.answered or placed.result.ringing)
             if self.ledger_whole and taken and len(theirs) != 1:
                 self._fault(placed, f"{len(theirs)} rows in Asterisk's CDR file")
+            if len(mine) == len(theirs) == 1:
+                ids = (mine[0].uniqueid, placed.result.sip_call_id)
+                if ids != (theirs[0].uniqueid, theirs[0].sip_call_id):
+                    self._fault(placed, f"{ids} is {theirs[0].uniqueid} of {theirs[0].sip_call_id} in the CDR file")
             if taken and not mine:
                 missing += 1
                 self._fault(placed, "no record")
@@ -273,15 +315,12 @@ class Account:
             long = [talk for _, talk in talks if talk >= SHORT_TALK]
             if long:
                 conversations += 1
-                worst = max(worst, self._talk(placed, row, long, phones[caller]))
+                off.append(self._talk(placed, row, long, phones[caller]))
             elif self.ledger_whole and not talks and row.disposition == Disposition.ANSWERED:
                 self._fault(placed, f"nobody answered, {_of(mine)}")
             elif placed.kind not in STAYING and row.disposition not in _PLAUSIBLE[placed.kind] and self.ledger_whole:
                 self._fault(placed, f"is told as {_of(mine)}")
-        if self.channels_left:
-            self.faults.append(f"channels left after 5 s: {self.channels_left}")
-        if self.drained:
-            self.faults.append(f"not settled: {self.drained}")
+        self.faults += [f"left: {count} {what}" for what, count in self.left.items()]
         if "Traceback" in self.server_log:
             at = self.server_log.index("Traceback")
             self.faults.append(f"in the server's log: {self.server_log[max(0, at - 600) : at + 1500]}")
@@ -290,24 +329,30 @@ class Account:
             self.faults.append(f"{faults} faults in the server's log")
         said = [json.loads(line) for line in self.server_log.splitlines() if _TOLD.search(line)]
         found = [one for one in said if one["event"] == "recovered"]
+        taken_up = Counter(one["call"] for one in said if one["event"] == "call_adopted")
+        recordings = [one for many in self.recordings.values() for one in many]
         handled = Counter(row.handled_by for row in self.rows.values())
         self.numbers = {
             "calls": len(self.placed),
-            "kills": self.kills,
+            **self.told,
             "missing": missing,
             "double": double,
             "stayed": stayed,
             "reached": reached,
             "conversations": conversations,
-            "talk_off_at_most_s": round(worst, 2),
+            "talk_off_s": _median_and_worst(off),
             "adopted": sum(one.get("adopted", 0) for one in found),
+            "adopted_again": sum(times > 1 for times in taken_up.values()),
             "closed_at_start": sum(one.get("closed", 0) for one in found),
             "given_back": self.server_log.count('"call_given_back"'),
             "imported": sum(one.get("count", 0) for one in said if one["event"] == "calls_imported"),
             "handled_by_failsafe": handled["failsafe"],
             "end_missed": self.server_log.count('"call_end_missed"'),
             "dispositions": dict(Counter(str(row.disposition) for row in self.rows.values())),
-            "recordings": dict(Counter(one.status for many in self.recordings.values() for one in many)),
+            "recordings": dict(Counter(one.status for one in recordings)),
+            "recordings_not_ok": [
+                f"{one.kind} {one.status}: {one.problem}" for one in recordings if one.status != "ok"
+            ],
         }
         if stayed and reached < 0.999 * stayed:
             self.faults.append(f"only {reached} of {stayed} callers who stayed reached the business")
@@ -328,7 +373,7 @@ class Account:
         ]
         # A machine that stands still loses speech on the way; then what the phone heard is what there was to record.
         lengths = [*long, *(duration(phone.heard) for phone in phones if phone.heard is not None)]
-        if not any(abs((one.seconds or 0.0) - length) <= TALK_OFF for one in finished for length in lengths):
+        if not any(abs((one.seconds or 0.0) - length) <= RECORDING_OFF for one in finished for length in lengths):
             states = [(one.id, one.status, one.problem, one.seconds) for one in self.recordings.get(row.id, ())]
             self._fault(placed, f"talked for {max(long):.1f} s, recordings {states}, {_of([row])}")
         return off
@@ -367,6 +412,14 @@ def _of(rows: Sequence[CallRecordRow]) -> str:
         f" [{' > '.join(str(step.get('what')) for step in row.trace)}]"
         for row in rows
     )
+
+
+def _median_and_worst(seconds: Sequence[float]) -> str:
+    return f"{statistics.median(seconds):.2f}, at most {max(seconds):.2f}" if seconds else "none"
+
+
+async def _count(found: Awaitable[Sized]) -> int:
+    return len(await found)
 
 
 async def _zero(count: Awaitable[int]) -> str:

@@ -30,6 +30,8 @@ OLD_COLUMNS = 9
 """Lines of before version 0.2 have so many."""
 TRUNK_CONTEXT = "cr-trunk-"
 OFFERS = ("stasis", "stasisbroadcast")
+UNOFFERED = 1000
+"""How many calls that ended before they were offered to a controller a tail keeps."""
 _RECORDING = re.compile(r"r\(([^()]+)-rx\.wav\)")
 
 
@@ -75,7 +77,8 @@ class CelCall:
 class CelFold:
     """Calls that came in over a trunk, folded from the lines of their channels.
 
-    :param keep_ended: whether calls that have ended are kept, too
+    :param keep_ended: whether all calls that have ended are kept, not only the last that were never offered to a
+        controller: their CDRs may lack what these lines know (see :func:`named`)
     """
 
     def __init__(self, *, keep_ended: bool = False) -> None:
@@ -91,7 +94,7 @@ class CelFold:
             if begins and line.context.startswith(TRUNK_CONTEXT):
                 self.calls[line.uniqueid] = CelCall(_begun(line), place)
             return
-        if line.event == "HANGUP" and not self._keep_ended:
+        if line.event == "HANGUP" and call.entered and not self._keep_ended:
             del self.calls[line.uniqueid]
             return
         self.calls[line.uniqueid] = replace(
@@ -100,6 +103,10 @@ class CelFold:
             entered=call.entered or (line.event == "APP_START" and line.app.lower() in OFFERS),
             ended=call.ended or line.event == "HANGUP",
         )
+        if line.event == "HANGUP" and not self._keep_ended:
+            unoffered = [key for key, each in self.calls.items() if each.ended]
+            for key in unoffered[:-UNOFFERED]:
+                del self.calls[key]
 
 
 class CelTail:
@@ -117,7 +124,7 @@ class CelTail:
 
     @property
     def place(self) -> tuple[str, int]:
-        """From where a later run has to read: the file, and the first line of the oldest call that has not ended."""
+        """From where a later run has to read: the file, and the first line of the oldest call that is kept."""
         return self._file, min((call.place for call in self._fold.calls.values()), default=self._offset)
 
     def poll(self) -> None:
@@ -138,7 +145,11 @@ class CelTail:
 
     def unfinished(self) -> dict[str, LedgerRow]:
         """Calls whose end was not written, by unique id: they last, or Asterisk ended before they did."""
-        return {key: call.row for key, call in self._fold.calls.items()}
+        return {key: call.row for key, call in self._fold.calls.items() if not call.ended}
+
+    def named(self, row: LedgerRow) -> LedgerRow:
+        """A CDR with who called whom, see :func:`named`."""
+        return named(row, self._fold.calls.get(row.uniqueid))
 
     def forget(self, uniqueid: str) -> None:
         """Asterisk will write no more of this call."""
@@ -152,6 +163,17 @@ def calls_in(path: Path, since: float) -> dict[str, CelCall]:
         if line is not None and line.at >= since:
             fold.add(line, begin)
     return fold.calls
+
+
+def named(row: LedgerRow, call: CelCall | None) -> LedgerRow:
+    """A CDR with trunk, DID and caller, which a call cancelled at the dialplan's first steps has from here alone.
+
+    CDR(dst) and CDR(src) know them too, but as the caller wrote them: a line break there would begin a row of his own.
+    """
+    if row.handled_by or call is None:  # which the dialplan sets behind these
+        return row
+    told = call.row
+    return replace(row, trunk=row.trunk or told.trunk, did=row.did or told.did, caller=row.caller or told.caller)
 
 
 def _begun(line: CelLine) -> LedgerRow:

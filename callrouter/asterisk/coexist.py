@@ -24,6 +24,7 @@ from callrouter.asterisk.validate import check_dialplan, check_pjsip
 from callrouter.config import Settings
 from callrouter.core.model import Trunk
 from callrouter.errors import ConfigError, ConflictError
+from callrouter.files import replace_file
 
 DIRECTORY = "callrouter.d"
 BEGIN = "; >>> callrouter: added by callrouter asterisk install"
@@ -221,6 +222,8 @@ def _notes(settings: Settings, etc_dir: Path, everything: Mapping[str, str], val
             notes.append(f"{name} listens on port {found[1]}: set {setting} = {found[1]} in callrouter.toml")
     if (line := dangerous_option(etc_dir)) is not None:
         notes.append(f"asterisk.conf has {line}: callrouter does not start with it, set it to no")
+    if re.search(r"^[^;\n]*=[^;\n]*(?:\bdtmf\b|[>,\s]\*)", _read(etc_dir / "logger.conf") or "", re.MULTILINE):
+        notes.append("logger.conf logs dtmf: take that level out, or keys that callers press in secret are in a log")
     pjsip = everything.get("pjsip.conf", "")
     secure = [trunk["name"] for trunk in lines if trunk["transport"] == "tls"]
     if secure and not re.search(r"^\s*protocol\s*=>?\s*tls", pjsip, re.MULTILINE):
@@ -311,14 +314,8 @@ def _write_ours(plan: InstallPlan, ours: Path) -> None:
 
 def _replace(path: Path, text: str, *, like: Path) -> None:
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o640
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    _own(Path(temporary), like)
-    Path(temporary).replace(path)
+    content = text.encode("utf-8", "surrogateescape")
+    replace_file(path, content, mode=mode, prepare=lambda part: _own(part, like))
 
 
 def _own(path: Path, like: Path) -> None:

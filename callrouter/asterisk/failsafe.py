@@ -6,9 +6,7 @@ Asterisk reads it anew whenever it changed (``AST_CONFIG``), so an edit needs no
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from callrouter.core.dialstring import check_dial_string
 from callrouter.core.model import NumberFormat
 from callrouter.core.phone import for_trunk
 from callrouter.errors import InputError
+from callrouter.files import replace_file
 
 _E164 = re.compile(r"\+[1-9][0-9]{4,14}\Z")
 _ID = re.compile(r"[A-Za-z0-9-]{0,64}\Z")
@@ -141,17 +140,7 @@ def write_failsafe(path: Path, entries: Iterable[FailsafeEntry]) -> bool:
     except (OSError, UnicodeDecodeError):
         pass
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        os.fchmod(handle, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    replace_file(path, text.encode())
     return True
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import secrets as _random
 import stat
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ from callrouter.asterisk.doors import refuse_weak
 from callrouter.config import Settings
 from callrouter.core.model import Trunk
 from callrouter.errors import ConfigError, InputError
+from callrouter.files import replace_file
 
 SECRET_BYTES = 32
 
@@ -86,18 +85,8 @@ def write_secret(directory: Path, name: str, text: str) -> Path:
         raise InputError(exc.message, hint=exc.hint) from exc
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     directory.chmod(0o700)
-    handle, temporary = tempfile.mkstemp(dir=directory, prefix=f".{name}.")
-    try:
-        os.fchmod(handle, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        path = directory / name
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    path = directory / name
+    replace_file(path, f"{text}\n".encode())
     return path
 
 

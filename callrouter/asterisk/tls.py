@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import stat
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from callrouter.config import Settings
 from callrouter.errors import ConfigError
+from callrouter.files import replace_file
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -75,8 +74,8 @@ def ensure_self_signed(settings: Settings) -> tuple[Path, Path]:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         made, private = self_signed(_names(settings))
         # The certificate last: with it the pair is complete.
-        _write(key, private)
-        _write(certificate, made)
+        replace_file(key, private)
+        replace_file(certificate, made)
     return certificate, key
 
 
@@ -118,20 +117,6 @@ def _names(settings: Settings) -> list[str]:
     found = [name] if name.isascii() and "." in name.strip(".") and not _is_address(name) else []
     found += [each for each in addresses if each and not ip_address(each).is_unspecified]
     return found or ["callrouter"]
-
-
-def _write(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        os.fchmod(handle, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _check_pair(certificate: Path, key: Path) -> None:

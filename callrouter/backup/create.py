@@ -29,10 +29,10 @@ from callrouter.backup.stream import CHUNK
 from callrouter.backup.work import work_directory
 from callrouter.config import Settings
 from callrouter.errors import ConflictError, ServiceError
+from callrouter.files import sync
 from callrouter.store.copies import Moment, hold
 from callrouter.store.database import Database
 from callrouter.store.journal import Position, segments
-from callrouter.store.sqlite_copy import sync
 
 SUFFIX = ".backup"
 

@@ -20,6 +20,7 @@ from callrouter.backup.keys import Lock
 from callrouter.backup.work import work_directory
 from callrouter.config import Settings, load_settings
 from callrouter.errors import ArchiveError, ConfigError, ConflictError, ServiceError
+from callrouter.files import sync
 from callrouter.store import migrate, postgres_tools, sqlite_copy
 from callrouter.store.copies import count_tables
 from callrouter.store.database import Database
@@ -252,7 +253,7 @@ def _bring_up_to_date(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         sqlite_copy.require_sound(connection, "in the backup")
         sqlite_copy.single_file(connection)
-    sqlite_copy.sync(path)
+    sync(path)
 
 
 async def _upgrade(database: Database) -> None:
@@ -315,7 +316,7 @@ def _put_in_place(slots: list[_Slot], trees: list[Tree], places: _Places) -> tup
             private = slot.tree.prefix in (contents.JOURNAL, contents.SECRETS)
             move(slot.staged, slot.final, 0o700 if private else 0o755)
         for directory in {final.parent for _, final in done}:
-            sqlite_copy.sync(directory)
+            sync(directory)
     except BaseException as exc:  # Ctrl-C too
         for source, target in reversed(done):
             with suppress(OSError):

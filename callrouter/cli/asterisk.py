@@ -19,6 +19,7 @@ from callrouter.errors import AmiError, AsteriskError
 
 if TYPE_CHECKING:
     from callrouter.asterisk.install import AsteriskInstall
+    from callrouter.asterisk.log import LogLine
     from callrouter.config import Settings
 
 RESTART = ("asterisk.conf", "modules.conf", "http.conf", "ari.conf", "manager.conf", "rtp.conf")
@@ -103,18 +104,19 @@ def render(app: App, ctx: click.Context, check: bool) -> None:
         ctx.exit(1)
 
 
-def reload_asterisk(app: App) -> tuple[Rendered, list[str]]:
+def reload_asterisk(app: App) -> tuple[Rendered, list[LogLine]]:
     """Render, then reload what can be without dropping a call; with what Asterisk's log said to it.
 
     :raises AmiError: Asterisk is not running, or refuses us
     """
     from callrouter.asterisk.apply import reload as read_anew
+    from callrouter.asterisk.log import messages_path
     from callrouter.cli.interrupt import run as run_to_end
     from callrouter.doctor.asterisk import open_ami
     from callrouter.store.config import list_trunks
 
     done, trunks = render_configuration(app), app.read(list_trunks)
-    log = app.settings.asterisk_dir / "log" / "messages"
+    log = messages_path(app.settings)
     start = log.stat().st_size if log.exists() else 0
 
     async def run() -> None:
@@ -126,18 +128,15 @@ def reload_asterisk(app: App) -> tuple[Rendered, list[str]]:
     return done, _logged(log, start)
 
 
-def _logged(log: Path, start: int) -> list[str]:
+def _logged(log: Path, start: int) -> list[LogLine]:
     """Errors and warnings in Asterisk's log since ``start``; waits until it has been quiet for a moment."""
+    from callrouter.asterisk.log import read_log
+
     deadline, size = time.monotonic() + LOG_SECONDS, -1
     while log.exists() and log.stat().st_size != size and time.monotonic() < deadline:
         size = log.stat().st_size
         time.sleep(0.3)
-    if not log.exists():
-        return []
-    with log.open("rb") as file:
-        file.seek(start if log.stat().st_size >= start else 0)
-        lines = file.read().decode("utf-8", "replace").splitlines()
-    return [line for line in lines if "ERROR[" in line or "WARNING[" in line]
+    return [line for line in read_log(log, start) if line.level in ("ERROR", "WARNING")]
 
 
 @asterisk.command("reload", examples="callrouter asterisk reload")
@@ -149,16 +148,17 @@ def reload(app: App, ctx: click.Context) -> None:
     Exit 1 when Asterisk's log shows errors afterwards.
     """
     done, lines = reload_asterisk(app)
-    errors = [line for line in lines if "ERROR[" in line]
+    errors = [line for line in lines if line.level == "ERROR"]
     from callrouter.asterisk.apply import RELOADED
 
     restart = sorted(set(done.changed) & set(RESTART))
     if app.json:
-        output.emit({"changed": done.changed, "reloaded": RELOADED, "log": lines, "needs_restart": restart})
+        told = [str(line) for line in lines]
+        output.emit({"changed": done.changed, "reloaded": RELOADED, "log": told, "needs_restart": restart})
     else:
         output.say(f"reloaded; {', '.join(done.changed) or 'no file'} changed")
         for line in lines:
-            output.say(output.safe(line), fg="red" if line in errors else "yellow")
+            output.say(output.safe(str(line)), fg="red" if line in errors else "yellow")
         if restart:
             output.warn(f"{', '.join(restart)} counts only after a restart of Asterisk")
         if errors:

@@ -38,7 +38,12 @@ callrouter route explain spring-radio --answer no-answer --message 0
 @owner_option
 @click.option("--from", "caller", metavar="NUMBER", default="+12025550199", help='The caller; "": withheld.')
 @click.option("--at", metavar="TIME", default="now", help='"Sat 18:05", "18:05", ISO 8601; in the company\'s zone.')
-@click.option("--digits", metavar="KEYS", default="", help="A key for each round of a menu; - presses nothing: 1,-,2.")
+@click.option(
+    "--digits",
+    metavar="KEYS",
+    default="",
+    help="Keys for each round of a menu or gather; - presses nothing: 1,-,60614.",
+)
 @click.option(
     "--answer",
     "answers",
@@ -90,15 +95,15 @@ def explain(
 
 
 def keys_of(text: str) -> tuple[str, ...]:
-    """``1,-,2``: keys, where "-" presses nothing.
+    """``1,-,60614``: keys for each round, where "-" presses nothing.
 
     :raises InputError: no key of a telephone
     """
-    from callrouter.core.flow.parse import DIGITS
+    from callrouter.core.flow.parse import are_keys
 
     keys = tuple(key.strip() for key in text.split(",")) if text.strip() else ()
     for key in keys:
-        if key != "-" and (len(key) != 1 or key not in DIGITS):
+        if key != "-" and not are_keys(key):
             raise InputError(f"{key!r} is no key of a telephone", hint="0-9, * or #; - for nothing: --digits 1,-,2")
     return tuple("" if key == "-" else key for key in keys)
 

@@ -93,6 +93,10 @@ def _add(record: CallRecord, item: LogItem) -> CallRecord:
         case note.Tagged():
             tags = tuple(dict.fromkeys((*record.tags, *item.tags)))
             return _trace(replace(record, tags=tags), item.at, item.path, "tagged", ", ".join(item.tags))
+        case note.Gathered():
+            count = len(item.digits)
+            hidden = f" ({count} digit{'s' if count > 1 else ''})" if e.HIDDEN in item.digits else ""
+            return _trace(record, item.at, item.path, f"gathered {item.name}", item.digits + hidden)
         case note.LegPlanned():
             # Destinations are tried one after another: the dialplan does not say how its last one ended.
             record = _end_open_leg(record, item.at, LegResult.FAILED, 0)
@@ -193,6 +197,11 @@ def _leg(
     return replace(record, legs=legs)
 
 
+def _answered_at(record: CallRecord, leg_id: str, at: float) -> CallRecord:
+    legs = tuple(replace(leg, answered_at=at) if leg.id == leg_id else leg for leg in record.legs)
+    return replace(record, legs=legs)
+
+
 def _untaken(record: CallRecord, leg_id: str) -> CallRecord:
     """The destination answered and hung up on the whisper: nobody spoke, nothing was recorded."""
     legs = tuple(
@@ -234,8 +243,11 @@ def _ledger(record: CallRecord, item: e.LedgerClosed) -> CallRecord:
     """The end of a call that nobody watched, from Asterisk's own CDR."""
     if record.legs and record.legs[-1].ended_at is None:
         last = record.legs[-1]
-        if (item.answered_at or item.billsec > 0) and item.dialstatus in ("", "ANSWER") and last.answered_at is None:
-            record = _leg(record, last.id, answered_at=item.answered_at or item.at - item.billsec)
+        if (item.answered_at or item.billsec > 0) and item.dialstatus in ("", "ANSWER"):
+            began = item.answered_at or item.at - item.billsec
+            if last.answered_at is None or began < last.answered_at:
+                # An answer that was noticed late, after a restart, is Asterisk's own to date.
+                record = _answered_at(record, last.id, began)
         result = LegResult.FAILED if item.asterisk_ended else LegResult.CANCELLED
         if item.dialstatus:
             result = leg_result(item.dialstatus, item.cause)

@@ -7,6 +7,8 @@ from callrouter.core.state import Calling, Choosing, HandedOver, Leaving, Saying
 
 MIN_MESSAGE_SECONDS = 1.0
 """A shorter recording is no message."""
+TONE_SECONDS = 1.0
+"""Within these a message begins: Asterisk is asked for the tone, plays it, and then records."""
 
 _CALLER_LEFT = frozenset({0, 16, 127})
 """Causes of a channel that the dialplan did not end: after its last destination it hangs up with that one's cause."""
@@ -53,7 +55,7 @@ def _conclude(session: Session, at: float, cause: int) -> tuple[Disposition, str
         return Disposition.ANSWERED, f"{target} answered"
     taken = session.message_seconds
     if taken is None and isinstance(wait, Taking):
-        taken = at - wait.since
+        taken = message_so_far(wait, at)
     if taken is not None and taken >= MIN_MESSAGE_SECONDS:
         return Disposition.VOICEMAIL, f"left a message of {taken:.0f} s"
     if isinstance(wait, HandedOver) and wait.leg_id:
@@ -75,6 +77,11 @@ def _conclude(session: Session, at: float, cause: int) -> tuple[Disposition, str
         case Saying() | Choosing() | Taking():
             return Disposition.ABANDONED, f"the caller hung up in {session.node}{before}"
     return Disposition.FAILED, f"the call ended before it was routed: {cause_text(cause)}"
+
+
+def message_so_far(wait: Taking, at: float) -> float:
+    """Seconds of a message whose end was not told, as far as the log goes; below 0 it cannot have begun."""
+    return at - wait.since - TONE_SECONDS
 
 
 def _nobody_rung(session: Session, cause: int) -> tuple[Disposition, str]:

@@ -51,12 +51,17 @@ class PlaybackEnded:
     ok: bool = True
 
 
+HIDDEN = "•"
+"""In place of a digit that must not be known, or that nobody asked for (``keys.masked``)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Digit:
     """One DTMF digit (RFC 4733), at key release."""
 
     at: float
     digit: str
+    """0-9, A-D, * or #; HIDDEN in a log, where it is not to be known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +187,8 @@ class Resumed:
     at: float
     inside: bool = True
     """Whether the channel waits in our application for what the log says is due; else the dialplan has or had it."""
+    message_begun: bool | None = None
+    """Whether Asterisk has begun to record the message that is being taken; None: nobody looked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +205,8 @@ class LedgerClosed:
     """Why the last conversation was not recorded, when it should have been."""
     asterisk_ended: bool = False
     """There is no CDR of the end, for Asterisk itself ended while the call was up; ``at`` is when it was last seen."""
+    message_begun: bool | None = None
+    """Whether Asterisk had begun to record the message that was being taken; None: nobody looked."""
 
 
 Event: TypeAlias = (

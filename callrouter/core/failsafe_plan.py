@@ -46,9 +46,9 @@ def failsafe_windows(entry: Entry, now: float) -> tuple[Window, ...]:
     """What the dialplan does with the calls of a number from now on; neighbouring windows differ.
 
     Followed from the flow's start: what is played is announced, tags are passed by, hours are asked. At the first node
-    that needs the controller (a menu, a voicemail) the backup destinations ring; at a ``dial`` the targets that this
-    branch can reach come before them, but after the backup that the number itself names; at a ``hangup`` the call ends,
-    for then the flow has said that nobody is there. Hours that cannot be read count as open.
+    that needs the controller (a menu, a gather, a voicemail) the backup destinations ring; at a ``dial`` the targets
+    that this branch can reach come before them, but after the backup that the number itself names; at a ``hangup`` the
+    call ends, for then the flow has said that nobody is there. Hours that cannot be read count as open.
 
     :param now: seconds since the epoch
     """
@@ -85,7 +85,7 @@ def at_moment(entry: Entry, at: float) -> Alone:
                 return Alone(said, _ring(entry, name))
             case n.Hangup():
                 return Alone(said, (), n.HANGUP_CAUSES[node.cause])
-            case n.Menu() | n.Voicemail() | None:
+            case n.Menu() | n.Gather() | n.Voicemail() | None:
                 break
     return Alone(said, entry.backups)
 

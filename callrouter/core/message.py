@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from callrouter.core import events as e
 from callrouter.core import notes as note
 from callrouter.core.cdr import LogItem
-from callrouter.core.conclusion import MIN_MESSAGE_SECONDS
-
-TONE_SECONDS = 1.0
-"""Within these a message begins: Asterisk is asked for the tone, plays it, and then records."""
+from callrouter.core.conclusion import MIN_MESSAGE_SECONDS, TONE_SECONDS
 
 
 def nothing_to_record(log: Sequence[LogItem], recording_id: str, *, begun: bool) -> str | None:
@@ -38,7 +35,7 @@ def nothing_to_record(log: Sequence[LogItem], recording_id: str, *, begun: bool)
     soon = planned_at + TONE_SECONDS + MIN_MESSAGE_SECONDS
     for item in after:
         match item:
-            case e.CallerHungUp(at=at) | e.LedgerClosed(at=at) if at <= soon:
+            case e.CallerHungUp(at=at) | e.LedgerClosed(at=at) if at < soon:
                 return "the caller hung up before the message began"
             case e.Resumed() if not begun:
                 return "the controller was killed before the message began; it began again under another id"

@@ -52,6 +52,17 @@ class Tagged:
 
 
 @dataclass(frozen=True, slots=True)
+class Gathered:
+    """What the caller entered."""
+
+    at: float
+    path: str
+    name: str
+    digits: str
+    """Of a sensitive entry only its length: ``events.HIDDEN`` for each digit."""
+
+
+@dataclass(frozen=True, slots=True)
 class LegPlanned:
     """A destination is about to be tried; its events follow under ``leg_id``."""
 
@@ -94,4 +105,6 @@ class Concluded:
     reason: str
 
 
-Note: TypeAlias = Routed | Visited | Decided | Tagged | LegPlanned | RecordingPlanned | RecordingSkipped | Concluded
+Note: TypeAlias = (
+    Routed | Visited | Decided | Tagged | Gathered | LegPlanned | RecordingPlanned | RecordingSkipped | Concluded
+)

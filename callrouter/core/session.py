@@ -12,8 +12,9 @@ from dataclasses import replace
 from callrouter.core import actions as a
 from callrouter.core import events as e
 from callrouter.core import notes as note
-from callrouter.core.conclusion import ASTERISK_ENDED, MIN_MESSAGE_SECONDS, conclude, leg_reason
+from callrouter.core.conclusion import ASTERISK_ENDED, MIN_MESSAGE_SECONDS, conclude, leg_reason, message_so_far
 from callrouter.core.disposition import UNWATCHED, LegResult, leg_result
+from callrouter.core.keys import digit_pressed, no_digit
 from callrouter.core.records import RecordingKind
 from callrouter.core.routing import Decision, Destination, Entry, Reject, RoutingTable, Way, decide
 from callrouter.core.state import (
@@ -33,7 +34,6 @@ from callrouter.core.walk import (
     dial_again,
     dial_refused,
     dial_returned,
-    digit_pressed,
     enter,
     hang_up,
     leg_alive,
@@ -41,7 +41,6 @@ from callrouter.core.walk import (
     leg_silent,
     leg_started,
     message_taken,
-    no_digit,
     ring_backup,
     said,
     stop_waiting,
@@ -170,6 +169,7 @@ def _hung_up(session: Session, event: e.CallerHungUp, *, asterisk_ended: bool = 
 
 def _closed_by_ledger(session: Session, event: e.LedgerClosed) -> Step:
     """The call ended while no controller watched: take the end from Asterisk's own CDR."""
+    session = _as_recorded(session, event)
     wait = session.wait
     why = f"{ASTERISK_ENDED}, and left no record of its end" if event.asterisk_ended else WATCHED_BY_NOBODY
     told: tuple[note.Note, ...] = (note.Decided(event.at, session.path, "closed", why),)
@@ -200,8 +200,16 @@ def _closed_by_ledger(session: Session, event: e.LedgerClosed) -> Step:
     return Step(ended.session, ended.actions, (*told, *ended.notes))
 
 
+def _as_recorded(session: Session, event: e.Resumed | e.LedgerClosed) -> Session:
+    """A message that Asterisk was never asked for has no length, however long the caller waited for its tone."""
+    if event.message_begun is False and isinstance(session.wait, Taking):
+        return replace(session, wait=replace(session.wait, since=event.at))
+    return session
+
+
 def _resumed(session: Session, event: e.Resumed) -> Step:
     """Start again the node whose wait the dead controller began; what of it still runs on the channel stops."""
+    session = _as_recorded(session, event)
     stopped = Step(session, stop_waiting(session))
     session = replace(session, counter=session.counter + RESUMED_IDS)
     wait = session.wait
@@ -217,7 +225,7 @@ def _resumed(session: Session, event: e.Resumed) -> Step:
         return wait_for_life(session)
     if not isinstance(wait, Saying | Choosing | Taking):
         return Step(session)
-    if isinstance(wait, Taking) and event.at - wait.since >= MIN_MESSAGE_SECONDS:
+    if isinstance(wait, Taking) and message_so_far(wait, event.at) >= MIN_MESSAGE_SECONDS:
         # What was said is kept. How much of it is not known: at least what makes a message.
         session = replace(session, message_seconds=max(MIN_MESSAGE_SECONDS, session.message_seconds or 0.0))
     if not event.inside:

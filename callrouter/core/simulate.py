@@ -13,6 +13,7 @@ from callrouter.core import events as e
 from callrouter.core.cdr import LogItem, fold
 from callrouter.core.disposition import cause_text, trunk_failed
 from callrouter.core.flow.nodes import Prompts
+from callrouter.core.keys import masked
 from callrouter.core.records import CallRecord
 from callrouter.core.routing import Destination, RoutingTable, Way
 from callrouter.core.session import step
@@ -26,6 +27,8 @@ SPOKEN = 14.0
 """Characters that are spoken in a second, about."""
 FILE_SECONDS = 3.0
 """An uploaded prompt is taken to last so long."""
+KEY_SECONDS = 1.0
+"""Between two keys, and before the first one."""
 RING_SECONDS = 6.0
 """After which a destination that answers does, and one that gives up does."""
 ANY = "*"
@@ -72,7 +75,7 @@ class Inputs:
     """What the caller and the destinations do."""
 
     digits: tuple[str, ...] = ()
-    """A key for each round of a menu that the caller comes to; "" presses nothing. None left: nothing is pressed."""
+    """Keys for each round of a menu or gather that the caller comes to; "" presses nothing. None left: nothing."""
     answers: tuple[tuple[str, tuple[Answer, ...]], ...] = ()
     """(target, what it does at each ringing; the last one counts for all that follow). ANY: targets not named."""
     talk_seconds: float = 60.0
@@ -228,6 +231,7 @@ class _World:
 
     def take(self, event: e.Event) -> None:
         self.clock = event.at
+        event = masked(self.session, event)
         result = step(self.session, event, self.table)
         self.session = result.session
         self.log += [event, *result.notes]
@@ -243,8 +247,8 @@ class _World:
         match self.session.wait:
             case Saying(playback_id=ref):
                 yield e.PlaybackEnded(self.clock + self.last_play, ref)
-            case Choosing(timer_id=ref):
-                yield self._choice(ref)
+            case Choosing() as wait:
+                yield from self._press(wait)
             case Calling() as wait:
                 yield from self._ring(wait)
             case Taking(recording_id=ref):
@@ -261,12 +265,22 @@ class _World:
                 # Something that callers cannot be simulated at: they wait a little, and go.
                 yield e.CallerHungUp(self.clock + 30.0)
 
-    def _choice(self, timer: str) -> e.Event:
-        key = self.inputs.digits[self.pressed] if self.pressed < len(self.inputs.digits) else ""
-        self.pressed += 1
-        if key:
-            return e.Digit(self.clock + 1.0, key)
-        return e.TimerFired(max(self.timers.get(timer, 0.0), self.clock + 0.1), timer)
+    def _press(self, wait: Choosing) -> Iterator[e.Event]:
+        """A round's keys, one after another; or silence, which ends a round or an entry that was begun."""
+        keys = ""
+        if not wait.digits:
+            keys = self.inputs.digits[self.pressed] if self.pressed < len(self.inputs.digits) else ""
+            self.pressed += 1
+        for key in keys:
+            yield e.Digit(max(self.clock + KEY_SECONDS, self._heeded_from(key)), key)
+        if not keys:
+            yield e.TimerFired(max(self.timers.get(wait.timer_id, 0.0), self.clock + 0.1), wait.timer_id)
+
+    def _heeded_from(self, key: str) -> float:
+        """Callers who begin to press keys do so when they are heeded."""
+        tail, wait = self.session.tail, self.session.wait
+        begins = isinstance(wait, Choosing) and not wait.digits
+        return tail.until if begins and key in tail.keys else 0.0
 
     def _answer(self, target: str) -> Answer:
         time = self.rung.get(target, 0)

@@ -29,9 +29,19 @@ class Saying:
 
 @dataclass(frozen=True, slots=True)
 class Choosing:
-    """A digit, after a menu's prompt."""
+    """A key, after the prompt of a menu or a gather."""
 
     timer_id: str
+    digits: str = ""
+    """What was entered so far; ``events.HIDDEN`` for each digit of a sensitive entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Keys that still belong to an entry, though the flow has gone on: of a caller who does not notice its end."""
+
+    keys: str
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +117,8 @@ class Session:
     counter: int = 0
     visits: int = 0
     tries: int = 0
-    """Rounds of the present menu that went by without a choice."""
+    """Rounds of the present menu or gather that went by in vain."""
+    tail: Tail = Tail("", 0.0)
     answered: bool = False
     """Whether we answered the caller."""
     store_problem: str | None = None

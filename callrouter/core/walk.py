@@ -62,9 +62,9 @@ def enter(session: Session, name: str, at: float, why: str) -> Step:
     visited = Step(session, notes=(note.Visited(at, session.path, name, why),))
     match node:
         case n.Play():
-            return visited.then(_say(session, node.prompts, "prompt"))
-        case n.Menu():
-            return visited.then(_say(session, node.prompts, "prompt"))
+            return visited.then(say(session, node.prompts, "prompt"))
+        case n.Menu() | n.Gather():
+            return visited.then(say(session, node.prompts, "prompt"))
         case n.Dial():
             return visited.then(_dial_node(session, node, at))
         case n.Hours():
@@ -72,7 +72,7 @@ def enter(session: Session, name: str, at: float, why: str) -> Step:
         case n.Voicemail():
             if not node.prompts:
                 return visited.then(_take_message(session, node, at))
-            return visited.then(_say(session, node.prompts, "greeting"))
+            return visited.then(say(session, node.prompts, "greeting"))
         case n.Tag():
             tagged = Step(session, notes=(note.Tagged(at, session.path, node.tags),))
             return visited.then(tagged).then(enter(session, node.next, at, "next"))
@@ -80,30 +80,36 @@ def enter(session: Session, name: str, at: float, why: str) -> Step:
             return visited.then(hang_up(session, n.HANGUP_CAUSES[node.cause], f"the flow ended at {name}"))
 
 
-def _leave(session: Session, to: str | None, at: float, why: str) -> Step:
+def leave(session: Session, to: str | None, at: float, why: str) -> Step:
     """Take an exit; None hangs up."""
     if to is None:
         return hang_up(session, 16, f"{why} at {session.node}")
     return enter(session, to, at, why)
 
 
-def _node(session: Session) -> n.Node | None:
+def node_of(session: Session) -> n.Node | None:
+    """Where the call stands."""
     return session.entry.flow.nodes.get(session.node) if session.entry else None
 
 
-def _next_id(session: Session, kind: str) -> tuple[Session, str]:
+def next_id(session: Session, kind: str) -> tuple[Session, str]:
+    """An id that this call has not used yet."""
     count = session.counter + 1
     return replace(session, counter=count), f"{session.call_id}-{kind}{count}"
 
 
-def _say(session: Session, prompts: n.Prompts, part: str) -> Step:
+def say(session: Session, prompts: n.Prompts, part: str) -> Step:
+    """Play prompts, to a caller who is answered first.
+
+    :param part: of the node, as ``Saying`` names it
+    """
     answering: tuple[a.Action, ...] = ()
     if not session.answered:
         answering = (a.Answer(),)
         session = replace(session, answered=True)
     entry = session.entry
     assert entry is not None
-    session, playback_id = _next_id(session, "p")
+    session, playback_id = next_id(session, "p")
     spoken = tuple(filled(prompt, entry) for prompt in prompts)
     session = replace(session, wait=Saying(playback_id, part))
     return Step(session, (*answering, a.Play(playback_id, spoken)))
@@ -111,7 +117,7 @@ def _say(session: Session, prompts: n.Prompts, part: str) -> Step:
 
 def said(session: Session, event: e.PlaybackEnded) -> Step:
     """A prompt is over, well or not."""
-    wait, node = session.wait, _node(session)
+    wait, node = session.wait, node_of(session)
     assert isinstance(wait, Saying)
     failed: tuple[note.Note, ...] = ()
     if not event.ok:
@@ -120,55 +126,16 @@ def said(session: Session, event: e.PlaybackEnded) -> Step:
     match node:
         case n.Play():
             to, why = (node.next, "prompt over") if event.ok else (node.on_failed, "prompt failed")
-            return start.then(_leave(session, to, event.at, why))
-        case n.Menu() if wait.part == "invalid":
-            return start.then(_say(session, node.prompts, "prompt"))
-        case n.Menu():
-            waiting, timer_id = _next_id(session, "t")
+            return start.then(leave(session, to, event.at, why))
+        case n.Menu() | n.Gather() if wait.part == "invalid":
+            return start.then(say(session, node.prompts, "prompt"))
+        case n.Menu() | n.Gather():
+            waiting, timer_id = next_id(session, "t")
             waiting = replace(waiting, wait=Choosing(timer_id))
             return start.then(Step(waiting, (a.StartTimer(timer_id, node.timeout),)))
         case n.Voicemail():
             return start.then(_take_message(session, node, event.at))
     return start
-
-
-def digit_pressed(session: Session, event: e.Digit) -> Step:
-    """A key: a menu's choice, or none of its choices."""
-    node = _node(session)
-    if not isinstance(node, n.Menu):
-        return Step(session)
-    if isinstance(session.wait, Saying) and (not node.barge_in or session.wait.part != "prompt"):
-        return Step(session)
-    stopped = Step(session, stop_waiting(session))
-    to = node.choice(event.digit)
-    if to is not None:
-        pressed = note.Decided(event.at, session.path, f"digit {event.digit}", f"the caller pressed {event.digit}")
-        return stopped.then(Step(session, notes=(pressed,))).then(
-            _leave(session, to, event.at, f"the caller pressed {event.digit}")
-        )
-    why = f"the caller pressed {event.digit}, which is no choice"
-    return stopped.then(_round_lost(session, node, event.at, "invalid", why, node.on_invalid))
-
-
-def no_digit(session: Session, at: float) -> Step:
-    """A menu's time for a choice is over."""
-    node = _node(session)
-    if not isinstance(node, n.Menu):
-        return Step(session)
-    return _round_lost(session, node, at, "timeout", f"nothing pressed in {node.timeout:g} s", node.on_timeout)
-
-
-def _round_lost(session: Session, node: n.Menu, at: float, what: str, why: str, to: str | None) -> Step:
-    """A menu's round went by without a choice: its own exit, another round, or the end of its patience."""
-    session = replace(session, tries=session.tries + 1)
-    told = Step(session, notes=(note.Decided(at, session.path, what, f"{why} (try {session.tries}/{node.max_tries})"),))
-    if session.tries >= node.max_tries:
-        return told.then(_leave(session, node.on_exhausted, at, f"no choice in {node.max_tries} tries"))
-    if to is not None:
-        return told.then(_leave(session, to, at, why))
-    if what == "invalid" and node.invalid_prompts:
-        return told.then(_say(session, node.invalid_prompts, "invalid"))
-    return told.then(_say(session, node.prompts, "prompt"))
 
 
 def _hours_node(session: Session, node: n.Hours, at: float) -> Step:
@@ -191,7 +158,7 @@ def _dial_node(session: Session, node: n.Dial, at: float) -> Step:
         why = f"there is no target {node.target!r}"
         told = note.Decided(at, session.path, "failed", why)
         session = replace(session, last_leg=LegResult.FAILED, last_leg_reason=why)
-        return Step(session, notes=(told,)).then(_leave(session, node.on_failed, at, why))
+        return Step(session, notes=(told,)).then(leave(session, node.on_failed, at, why))
     return _dial(session, destination, node, at)
 
 
@@ -199,7 +166,7 @@ def _dial(session: Session, destination: Destination, node: n.Dial, at: float, t
     """Ring a target over the first way that was not tried; trunks known to be down come last."""
     entry = session.entry
     assert entry is not None
-    session, leg_id = _next_id(session, "l")
+    session, leg_id = next_id(session, "l")
     target, down = destination.target, dict(session.trunks_down)
     way = destination.next_way(tried, down) or destination.ways[0]
     wanted = entry.company.record if node.record is None else node.record
@@ -252,7 +219,7 @@ def _dialling(session: Session, destination: Destination, way: Way, node: n.Dial
 
 def _destination(session: Session) -> tuple[Destination, n.Dial] | None:
     """What the present node dials."""
-    node, entry = _node(session), session.entry
+    node, entry = node_of(session), session.entry
     if entry is None or not isinstance(node, n.Dial) or (found := entry.destinations.get(node.target)) is None:
         return None
     return found, node
@@ -274,13 +241,13 @@ def dial_again(session: Session, at: float, why: str) -> Step:
 
 def dial_refused(session: Session, event: e.DialRefused) -> Step:
     """A limit of the company forbids the leg: as a destination that cannot be reached."""
-    wait, node = session.wait, _node(session)
+    wait, node = session.wait, node_of(session)
     assert isinstance(wait, Calling)
     why = f"{wait.target} was not dialled: {event.reason}"
     told = note.Decided(event.at, session.path, f"refused: {event.cap}", why)
     session = replace(session, last_leg=LegResult.FAILED, last_leg_reason=why)
     start = Step(session, stop_waiting(session), (told,))
-    return start.then(_leave(session, node.on_failed if isinstance(node, n.Dial) else None, event.at, "refused"))
+    return start.then(leave(session, node.on_failed if isinstance(node, n.Dial) else None, event.at, "refused"))
 
 
 def leg_started(session: Session, event: e.LegStarted) -> Step:
@@ -304,7 +271,7 @@ def wait_for_life(session: Session) -> Step:
     # Before the ringing is over: what ends then is taken for a destination that does not answer.
     seconds = min(way.setup_seconds, 0.8 * (node.ring_seconds or destination.target.ring_seconds))
     stopped = Step(session, stop_waiting(session))
-    session, timer_id = _next_id(session, "t")
+    session, timer_id = next_id(session, "t")
     session = replace(session, wait=replace(wait, timer_id=timer_id))
     return stopped.then(Step(session, (a.StartTimer(timer_id, seconds),)))
 
@@ -341,7 +308,7 @@ def leg_answered(session: Session, event: e.LegAnswered) -> Step:
 
 def dial_returned(session: Session, event: e.DialReturned) -> Step:
     """The talk phase is over and the caller is still there: take the exit that its result names."""
-    wait, node = session.wait, _node(session)
+    wait, node = session.wait, node_of(session)
     assert isinstance(wait, Calling)
     stopped = Step(replace(session, wait=replace(wait, timer_id="")), stop_waiting(session))
     if (over := _next_trunk(stopped.session, event)) is not None:
@@ -364,13 +331,13 @@ def dial_returned(session: Session, event: e.DialReturned) -> Step:
         return told.then(hang_up(session, event.cause or 16, reason))
     match result:
         case LegResult.ANSWERED:
-            return told.then(_leave(session, node.on_answered, event.at, "the conversation ended"))
+            return told.then(leave(session, node.on_answered, event.at, "the conversation ended"))
         case LegResult.BUSY:
-            return told.then(_leave(session, node.on_busy, event.at, "busy"))
+            return told.then(leave(session, node.on_busy, event.at, "busy"))
         case LegResult.NO_ANSWER:
-            return told.then(_leave(session, node.on_no_answer, event.at, "no answer"))
+            return told.then(leave(session, node.on_no_answer, event.at, "no answer"))
         case LegResult.FAILED | LegResult.CANCELLED:
-            return told.then(_leave(session, node.on_failed, event.at, "failed"))
+            return told.then(leave(session, node.on_failed, event.at, "failed"))
 
 
 def _next_trunk(session: Session, event: e.DialReturned) -> Step | None:
@@ -393,10 +360,10 @@ def _next_trunk(session: Session, event: e.DialReturned) -> Step | None:
 def _take_message(session: Session, node: n.Voicemail, at: float) -> Step:
     if session.store_problem is not None:
         told = note.RecordingSkipped(at, session.store_problem)
-        return Step(session, notes=(told,)).then(_leave(session, node.on_failed, at, "no message can be recorded"))
+        return Step(session, notes=(told,)).then(leave(session, node.on_failed, at, "no message can be recorded"))
     answering: tuple[a.Action, ...] = () if session.answered else (a.Answer(),)
-    session, recording_id = _next_id(replace(session, answered=True), "m")
-    session, timer_id = _next_id(session, "t")
+    session, recording_id = next_id(replace(session, answered=True), "m")
+    session, timer_id = next_id(session, "t")
     # Asterisk ends the recording by itself; the timer is for one whose end never comes.
     actions = (
         *answering,
@@ -409,7 +376,7 @@ def _take_message(session: Session, node: n.Voicemail, at: float) -> Step:
 
 def message_taken(session: Session, event: e.RecordingEnded) -> Step:
     """A message is complete, empty, or could not be recorded."""
-    wait, node = session.wait, _node(session)
+    wait, node = session.wait, node_of(session)
     assert isinstance(wait, Taking)
     stop = Step(session, (a.CancelTimer(wait.timer_id),))
     if not isinstance(node, n.Voicemail):
@@ -417,10 +384,10 @@ def message_taken(session: Session, event: e.RecordingEnded) -> Step:
     if not event.ok or event.seconds < MIN_MESSAGE_SECONDS:
         why = "no message was left" if event.ok else "the message could not be recorded"
         told = note.Decided(event.at, session.path, "failed", why)
-        return stop.then(Step(session, notes=(told,))).then(_leave(session, node.on_failed, event.at, why))
+        return stop.then(Step(session, notes=(told,))).then(leave(session, node.on_failed, event.at, why))
     session = replace(session, message_seconds=max(event.seconds, session.message_seconds or 0.0))
     told = note.Decided(event.at, session.path, "done", f"a message of {event.seconds:.0f} s")
-    return stop.then(Step(session, notes=(told,))).then(_leave(session, node.on_done, event.at, "message taken"))
+    return stop.then(Step(session, notes=(told,))).then(leave(session, node.on_done, event.at, "message taken"))
 
 
 def ring_backup(session: Session, at: float, why: str) -> Step:

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from callrouter.asterisk.log import messages_path, read_log
 from callrouter.config import Settings
 from callrouter.doctor.finding import Check, fail, ok, warn
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 LOG_BYTES = 1_000_000
 """How far back Asterisk's log is read."""
-_REGISTRATION = re.compile(r"res_pjsip_outbound_registration\.c: (.*) on registration attempt to '([^']*)'")
-_TRANSPORT = re.compile(r"pjsip_transport_events\.c: Transport '[^']*' to remote '([^']*)' - \S+ - (.+)")
+_REGISTRATION = re.compile(r"(.*) on registration attempt to '([^']*)'")
+_TRANSPORT = re.compile(r"Transport '[^']*' to remote '([^']*)' - \S+ - (.+)")
 _STATUS = re.compile(r"(?:^|response )'(\d{3})'")
 
 
@@ -33,7 +34,7 @@ async def trunk(settings: Settings, ami: Ami, wanted: Trunk) -> Check:
             mend="callrouter asterisk reload",
         )
     said: list[str] = []
-    log = asterisk_log(settings)
+    log = messages_path(settings)
     if wanted.registers:
         found = next((r for r in await ami.registrations() if r.name == endpoint), None)
         if found is None or found.status != "Registered":
@@ -58,18 +59,14 @@ async def trunk(settings: Settings, ami: Ami, wanted: Trunk) -> Check:
     return ok(name, ", ".join(said))
 
 
-def asterisk_log(settings: Settings) -> Path:
-    return settings.asterisk_dir / "log" / "messages"
-
-
 def last_answer(log: Path, client_uri: str) -> int | None:
     """The last answer to a REGISTER that was no success, out of Asterisk's log: its manager interface does not tell.
 
     :param client_uri: whom we registered as
     :returns: SIP status; 0: there was no answer; None: the log says nothing
     """
-    for line in reversed(_tail(log)):
-        found = _REGISTRATION.search(line)
+    for said in reversed(_said(log, "res_pjsip_outbound_registration.c")):
+        found = _REGISTRATION.match(said)
         if found is not None and found[2] == client_uri:
             status = _STATUS.search(found[1])
             return int(status[1]) if status else 0
@@ -78,18 +75,18 @@ def last_answer(log: Path, client_uri: str) -> int | None:
 
 def certificate_fault(log: Path, host: str) -> str | None:
     """What was wrong with the certificate that a host showed when we last connected to it over TLS; None: nothing."""
-    for line in reversed(_tail(log)):
-        found = _TRANSPORT.search(line)
+    for said in reversed(_said(log, "pjsip_transport_events.c")):
+        found = _TRANSPORT.match(said)
         if found is not None and found[1] == host:
             return None if found[2].strip() == "OK" else found[2].strip()
     return None
 
 
-def _tail(log: Path) -> list[str]:
+def _said(log: Path, source: str) -> list[str]:
+    """What one of Asterisk's source files said lately, oldest first."""
     try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - LOG_BYTES))
-            return file.read().decode("utf-8", "replace").splitlines()
+        start = max(0, log.stat().st_size - LOG_BYTES)
+        return [line.message for line in read_log(log, start) if Path(line.file).name == source]
     except OSError:
         return []
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile as sf
 
+from callrouter.files import sync
 from callrouter.media.audio import LevelMeter
 from callrouter.media.gaps import Gap
 from callrouter.media.raw_legs import RawLeg
@@ -109,7 +110,7 @@ def make(target: Path, legs: Sequence[RawLeg | None], remarks: Remarks, fmt: str
         with suppress(OSError):
             temporary.unlink()
         raise
-    flush_directory(target.parent)
+    sync(target.parent)
 
 
 def _make_directory(directory: Path) -> None:
@@ -118,19 +119,7 @@ def _make_directory(directory: Path) -> None:
         return
     _make_directory(directory.parent)
     directory.mkdir(exist_ok=True)
-    flush_directory(directory.parent)
-
-
-def flush_directory(directory: Path) -> None:
-    """Make names that were given in a directory outlast a power failure.
-
-    :raises OSError: the disk refuses
-    """
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(directory.parent)
 
 
 def read_back(path: Path) -> AudioFacts:

@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import stat
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,7 +25,7 @@ from typing import Any
 
 from callrouter.core.records import RecordingKind
 from callrouter.errors import InputError
-from callrouter.media.encoding import flush_directory
+from callrouter.files import replace_file, sync
 
 VERSION = 1
 FIRST = "0" * 64
@@ -169,19 +167,7 @@ def prepare(audio: Path, data: bytes) -> None:
     :raises OSError: the disk is full, gone, or cannot be written
     """
     target = part_path(audio, digest(data))
-    handle, name = tempfile.mkstemp(prefix=f".{audio.stem}.", suffix=".part", dir=audio.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            os.fchmod(file.fileno(), stat.S_IMODE(audio.stat().st_mode))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(target)
-    except BaseException:  # Ctrl-C as well
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
-    flush_directory(audio.parent)
+    replace_file(target, data, mode=stat.S_IMODE(audio.stat().st_mode))
 
 
 def publish(audio: Path, sha256: str) -> bool:
@@ -196,7 +182,7 @@ def publish(audio: Path, sha256: str) -> bool:
     except FileNotFoundError:
         data = read(audio, sha256)
         return data is not None and digest(data) == sha256
-    flush_directory(audio.parent)
+    sync(audio.parent)
     for stale in audio.parent.glob(f".{audio.stem}.*{PART_SUFFIX}"):
         # Attempts whose place in the chain another recording got.
         with suppress(OSError):

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import re
-import tempfile
 import time
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -24,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from callrouter.core.flow import text as placeholders
 from callrouter.core.flow.nodes import Prompt
 from callrouter.errors import CallrouterError, InputError, PromptError
+from callrouter.files import PART_SUFFIX, replace_file
 
 if TYPE_CHECKING:  # numpy, soundfile and soxr take a quarter of a second to load, and looking a prompt up needs none
     from callrouter.media.audio import Samples
@@ -244,24 +243,12 @@ class PromptLibrary:
 
     def _write(self, path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            # Readable by Asterisk, which may run as another user; mkstemp gives 0600.
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:  # Ctrl-C as well
-            with suppress(OSError):
-                Path(temporary).unlink()
-            raise
+        replace_file(path, data, mode=0o644)  # readable by Asterisk, which may run as another user
 
     def _sweep(self) -> None:
         """Remove what a killed process left half-written more than an hour ago."""
         for directory in (self.directory, self.directory / "originals"):
-            for part in directory.glob(".*.part"):
+            for part in directory.glob(f".*{PART_SUFFIX}"):
                 with suppress(OSError):
                     if part.stat().st_mtime < time.time() - 3600:
                         part.unlink()

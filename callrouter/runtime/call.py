@@ -15,6 +15,7 @@ from callrouter.core import events as e
 from callrouter.core import notes as note
 from callrouter.core.cdr import LogItem
 from callrouter.core.disposition import Disposition
+from callrouter.core.keys import masked
 from callrouter.core.routing import RoutingTable
 from callrouter.core.session import step
 from callrouter.core.state import Calling, HandedOver, Leaving, Over, Session
@@ -124,6 +125,7 @@ class Call:
     async def _take(self, event: e.Event) -> None:
         if isinstance(event, e.PlaybackEnded):
             self._cancel_timer(event.playback_id)
+        event = masked(self.session, event)  # from here on nobody knows a digit that nobody may know
         self._journal.append(self.id, event)
         result = step(self.session, event, self._table)
         self.session = result.session

@@ -106,8 +106,9 @@ class LedgerImporter:
                 break
             ready.append((row, place))
         looked_at, cut = self._cut(now)
-        taken = await self.take_in([row for row, _ in ready] + cut, table)
-        for row in cut:
+        rows = [self._events.named(row) for row, _ in ready] + cut
+        taken = await self.take_in(rows, table)
+        for row in rows:
             self._events.forget(row.uniqueid)
         if looked_at == self._connected_at:
             self._connected_at = None

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 import uuid_utils
 
-from callrouter.asterisk.cel import CelCall, calls_in
+from callrouter.asterisk.cel import CelCall, calls_in, named
 from callrouter.asterisk.ledger import LedgerRow, read_ledger
 from callrouter.config import Settings
 from callrouter.core.begun import routed_in, table_begun_with
@@ -146,8 +146,10 @@ def asterisk_records(settings: Settings, since: float, until: float) -> Records:
     events: dict[str, CelCall] = {}
     for path in _files(settings.channel_events_path):
         for key, call in calls_in(path, since).items():
+            if key in cdrs:
+                cdrs[key] = named(cdrs[key], call)
             if call.row.start < until and (call.entered or not call.ended):
-                events[key] = call  # noqa: PERF403 - a comprehension would hide what is left out
+                events[key] = call
     return Records(cdrs, events, first)
 
 

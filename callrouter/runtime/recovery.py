@@ -11,12 +11,14 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
 from callrouter.asterisk.ari import AriClient
 from callrouter.asterisk.ari_events import Channel
 from callrouter.asterisk.ledger import LedgerRow
+from callrouter.asterisk.render import SPOOL_SIGN
 from callrouter.core import events as e
 from callrouter.core import notes as note
 from callrouter.core.begun import LOST, routed_in, stranded, table_begun_with
@@ -26,7 +28,7 @@ from callrouter.core.model import FlowVersion
 from callrouter.core.routing import RoutingTable, build_table
 from callrouter.core.session import FAILSAFE, step
 from callrouter.core.snapshot import ConfigSnapshot
-from callrouter.core.state import BACKUP_LEG, Calling, HandedOver, Leaving, Session
+from callrouter.core.state import BACKUP_LEG, Calling, HandedOver, Leaving, Session, Taking
 from callrouter.core.walk import BACKUP
 from callrouter.errors import AriError, DatabaseError
 from callrouter.runtime.call import Log
@@ -95,10 +97,12 @@ def close_log(
     journal: Log,
     *,
     same: bool = True,
+    spool: Path | None = None,
 ) -> None:
     """Append the end of a call whose channel is gone.
 
     :param same: whether ``table`` has the flow that the call began with
+    :param spool: where Asterisk records; None: not looked at
     """
     if any(isinstance(entry, note.Concluded) for entry in entries):
         return
@@ -114,8 +118,16 @@ def close_log(
             journal.append(call_id, decided)
     session = session_of(call_id, entries, table, same)
     last = max((entry.at for entry in entries), default=time.time())
-    for item in played(session, closing_events(row, session, last), table):
+    begun = message_begun(session, spool)
+    for item in played(session, closing_events(row, session, last, message_begun=begun), table):
         journal.append(call_id, item)
+
+
+def message_begun(session: Session, spool: Path | None) -> bool | None:
+    """Whether there is a file of the message that a session takes; None: it takes none, or none can be looked for."""
+    if spool is None or not isinstance(session.wait, Taking) or not (spool / SPOOL_SIGN).exists():
+        return None
+    return (spool / f"{session.wait.recording_id}.wav").exists()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +138,7 @@ class Recovery:
     :param table_for: the routing that a log is read with, and whether it is what the call began with
     :param refresh: reads on in these records
     :param cut_row: what else Asterisk left of a call that it has no record of, because it died
+    :param spool: where Asterisk records; None: not looked at
     """
 
     ari: AriClient
@@ -136,6 +149,7 @@ class Recovery:
     table_for: Callable[[Sequence[LogItem]], tuple[RoutingTable, bool]]
     refresh: Callable[[], object] | None = None
     cut_row: Callable[[str], LedgerRow | None] = lambda _: None
+    spool: Path | None = None
 
     async def run(self, logs: Mapping[str, Sequence[LogItem]]) -> Recovered:
         """One pass over Asterisk's channels.
@@ -170,9 +184,17 @@ class Recovery:
         """Adopt a call whose channel lives (True), or close its log (False)."""
         table, same = self.table_for(entries)
         session = session_of(call_id, entries, table, same)
-        if channel is None or channel.id in self.rows or session.over:
+        noted: Mapping[str, str] | None = {}
+        if channel is not None and channel.id not in self.rows and not session.over:
+            noted = await self._watch(channel, session)
+            if noted is None:  # it ended since the channels were listed
+                if self.refresh is not None:
+                    await ended_rows({channel.id}, self.rows, self.refresh)
+                channel = None
+        if channel is None or noted is None or channel.id in self.rows or session.over:
             gone = next(entry.channel for entry in entries if isinstance(entry, e.CallArrived))
-            close_log(call_id, entries, table, self.rows.get(gone) or self.cut_row(gone), self.journal, same=same)
+            row = self.rows.get(gone) or self.cut_row(gone)
+            close_log(call_id, entries, table, row, self.journal, same=same, spool=self.spool)
             return False
         if same:
             for decided in owed(call_id, entries, table):
@@ -180,8 +202,21 @@ class Recovery:
         else:
             self.journal.append(call_id, note.Visited(time.time(), FAILSAFE, BACKUP, LOST))
         peers = [entry.channel for entry in entries if isinstance(entry, e.LegStarted) and entry.channel]
-        await self._adopt(channel, session, table, bridged, peers)
+        await self._adopt(channel, noted, session, table, bridged, peers)
         return True
+
+    async def _watch(self, channel: Channel, session: Session) -> Mapping[str, str] | None:
+        """Have a channel's events sent to us; gives what the dialplan notes on it, where that is of use. None: the
+        channel is gone."""
+        try:
+            await self.ari.subscribe(self.app, f"channel:{channel.id}")
+        except AriError as exc:
+            if exc.gone:
+                return None
+            log.warning("adopt_subscribe_failed", call=session.call_id, reason=exc.message)
+        wait = session.wait
+        dialled = isinstance(wait, Calling) and dial_result(channel, {}, wait, 0.0)
+        return await last_leg(self.ari, channel.id) if dialled or not in_application(channel, self.app) else {}
 
     async def _give_back(self, channels: Iterable[Channel]) -> int:
         """Channels that wait for us without a log of ours."""
@@ -194,31 +229,28 @@ class Recovery:
         return given_back
 
     async def _adopt(
-        self, channel: Channel, session: Session, table: RoutingTable, bridged: bool, peers: Sequence[str]
+        self,
+        channel: Channel,
+        noted: Mapping[str, str],
+        session: Session,
+        table: RoutingTable,
+        bridged: bool,
+        peers: Sequence[str],
     ) -> None:
         now = time.time()
-        try:
-            await self.ari.subscribe(self.app, f"channel:{channel.id}")
-        except AriError as exc:
-            log.warning("adopt_subscribe_failed", call=session.call_id, reason=exc.message)
         wait, inside = session.wait, in_application(channel, self.app)
         call = self.dispatcher.adopt(session.call_id, channel.id, session, table, peers)
-        returned = dial_result(channel, wait, now) if isinstance(wait, Calling) else None
+        returned = dial_result(channel, noted, wait, now) if isinstance(wait, Calling) else []
         # Also keeps the ids of what the dead controller started from being used again.
-        call.put(e.Resumed(now, inside and returned is None))
-        if returned is not None:
-            call.put(returned)
-        elif inside and isinstance(wait, Calling):
-            if wait.answered_at is not None:
+        call.put(e.Resumed(now, inside and not returned, message_begun(session, self.spool)))
+        for event in returned or ([] if inside else reached(noted, session, bridged, now)):
+            call.tell(event)
+        if inside and not returned:
+            if isinstance(wait, Calling) and wait.answered_at is not None:
                 call.put(e.DialReturned(now, wait.leg_id, status="", cause=0))
-        elif not inside:
-            for event in await reached(self.ari, channel, session, bridged, now):
-                call.tell(event)
-        elif isinstance(wait, Leaving | HandedOver):
-            # Killed before the channel could be sent away.
-            if isinstance(wait, HandedOver):
+            elif isinstance(wait, HandedOver):  # killed before the channel could be sent away
                 await self.dispatcher.give_back(channel.id, session.ending)
-            else:
+            elif isinstance(wait, Leaving):
                 await self.dispatcher.hang_up(channel.id)
         log.info("call_adopted", call=session.call_id, node=session.node)
 
@@ -268,15 +300,25 @@ async def ended_rows(gone: set[str], rows: Mapping[str, LedgerRow], refresh: Cal
         refresh()
 
 
-async def reached(ari: AriClient, channel: Channel, session: Session, bridged: bool, now: float) -> list[e.Event]:
+async def last_leg(ari: AriClient, channel: str) -> Mapping[str, str] | None:
+    """What the dialplan notes on a caller's channel of the leg that it dialled last: its id, and when they began and
+    ended to talk. Empty where it does not say; None: the channel is gone."""
+    try:
+        return await ari.get_variables(channel, ["CR_LEG", "CR_TALK_AT", "CR_TALK_END"])
+    except AriError as exc:
+        return None if exc.gone else {}
+
+
+def reached(noted: Mapping[str, str], session: Session, bridged: bool, now: float) -> list[e.Event]:
     """Whom the dialplan rang for a caller while nobody watched, and whether they talk.
 
+    :param noted: from :func:`last_leg`
     :param bridged: whether the caller's channel is in a bridge
     """
     wait = session.wait
     if isinstance(wait, Leaving) or getattr(wait, "answered_at", None) is not None:
         return []
-    leg_id, talk_at = await _leg_on(ari, channel, now)
+    leg_id = noted.get("CR_LEG", "")
     rang: list[e.Event] = []
     if leg_id.startswith(BACKUP_LEG):
         rang = [e.LegStarted(now, leg_id, "")]
@@ -284,19 +326,14 @@ async def reached(ari: AriClient, channel: Channel, session: Session, bridged: b
         leg_id = wait.leg_id
     else:
         return []
-    return [*rang, e.LegAnswered(talk_at, leg_id)] if bridged else rang
+    return [*rang, e.LegAnswered(_moment(noted, "CR_TALK_AT") or now, leg_id)] if bridged else rang
 
 
-async def _leg_on(ari: AriClient, channel: Channel, now: float) -> tuple[str, float]:
-    """The leg that the dialplan dialled last on a caller's channel, and when its conversation began (or now)."""
+def _moment(noted: Mapping[str, str], name: str) -> float | None:
     try:
-        found = await ari.get_variables(channel.id, ["CR_LEG", "CR_TALK_AT"])
-    except AriError:
-        return "", now
-    try:
-        return found.get("CR_LEG", ""), float(found.get("CR_TALK_AT") or now)
+        return float(noted.get(name, "")) or None
     except ValueError:
-        return found.get("CR_LEG", ""), now
+        return None
 
 
 def in_application(channel: Channel, app: str) -> bool:
@@ -310,15 +347,20 @@ def in_application(channel: Channel, app: str) -> bool:
     return False
 
 
-def dial_result(channel: Channel, wait: Calling, now: float) -> e.DialReturned | None:
-    """The talk phase ended while nobody watched: its result still stands in the channel's Stasis() arguments."""
+def dial_result(channel: Channel, noted: Mapping[str, str], wait: Calling, now: float) -> list[e.Event]:
+    """The talk phase that ended while nobody watched: its result still stands in the channel's Stasis() arguments, its
+    times in its variables. Empty: it has not returned.
+
+    :param noted: from :func:`last_leg`
+    :param now: taken as its end where the channel does not say
+    """
     args = channel.dialplan.app_data.split(",")
     if channel.dialplan.app_name != "Stasis" or len(args) < 5 or args[1] != DIALED or args[4] != wait.leg_id:
-        return None
-    return e.DialReturned(
-        now,
-        wait.leg_id,
-        status=args[2],
-        cause=int(args[3]) if args[3].isdigit() else 0,
-        recording_problem=",".join(args[5:]) or None,
-    )
+        return []
+    _, _, status, cause, leg_id, *problem = args
+    talk_at, ended = _moment(noted, "CR_TALK_AT"), _moment(noted, "CR_TALK_END") or now
+    events: list[e.Event] = []
+    if status == "ANSWER" and wait.answered_at is None and talk_at is not None:
+        events.append(e.LegAnswered(talk_at, leg_id))
+    code = int(cause) if cause.isdigit() else 0
+    return [*events, e.DialReturned(ended, leg_id, status, code, ",".join(problem) or None)]

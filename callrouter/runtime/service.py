@@ -205,6 +205,7 @@ class Server:
                 table_for,
                 parts.ledger.poll,
                 parts.importer.cut_row,
+                parts.settings.recording_spool,
             )
             found = await recovery.run(self._logs)
             self._logs = {}

@@ -24,6 +24,7 @@ from callrouter.runtime.recovery import (
     dial_result,
     ended_rows,
     in_application,
+    last_leg,
     reached,
 )
 from callrouter.runtime.unwatched import closing_events
@@ -114,6 +115,7 @@ async def resync(
     now = time.time()
     suspects = set[str]()
     lost: list[tuple[Call, Channel]] = []
+    returned: list[tuple[Call, Channel, Calling]] = []
     for channel_id in before:
         call = dispatcher.get(channel_id)
         if call is None:
@@ -132,19 +134,23 @@ async def resync(
             else:
                 await dispatcher.hang_up(channel_id)
         elif isinstance(call.session.wait, Calling):
-            returned = dial_result(channel, call.session.wait, now)
-            if returned is not None:
-                call.put(returned)
-            elif not in_application(channel, app):
+            if not in_application(channel, app):
                 lost.append((call, channel))
+            elif dial_result(channel, {}, call.session.wait, now):
+                returned.append((call, channel, call.session.wait))
         elif isinstance(call.session.wait, HandedOver):
             lost.append((call, channel))
+    for call, channel, wait in returned:
+        if (noted := await last_leg(ari, channel.id)) is not None:
+            for event in dial_result(channel, noted, wait, now):
+                call.tell(event)
     if missed is None and lost:
         # Who answered meanwhile was told to nobody.
         bridged = {member for bridge in await ari.bridges() for member in bridge.channels}
         for call, channel in lost:
-            for event in await reached(ari, channel, call.session, channel.id in bridged, now):
-                call.tell(event)
+            if (noted := await last_leg(ari, channel.id)) is not None:
+                for event in reached(noted, call.session, channel.id in bridged, now):
+                    call.tell(event)
     if missed is not None:
         missed.clear()
         missed |= suspects

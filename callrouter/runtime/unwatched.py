@@ -17,15 +17,18 @@ GIVEN_BACK = "CONTROLLER"
 """The reason that a controller gives when it hands a call to the failsafe itself."""
 
 
-def closing_events(row: LedgerRow | None, session: Session, at: float) -> list[e.Event]:
+def closing_events(
+    row: LedgerRow | None, session: Session, at: float, *, message_begun: bool | None = None
+) -> list[e.Event]:
     """How a call ended that nobody watched, and before it the conversation that the dialplan began by itself.
 
     :param row: Asterisk's own record, when it wrote one
     :param session: where the call stood when it was last watched
     :param at: taken as the end when there is no record (Asterisk itself died); seconds since the epoch, UTC
+    :param message_begun: see ``LedgerClosed``
     """
     if row is None:
-        return [e.LedgerClosed(at, 0.0, None, cause=41, asterisk_ended=True)]
+        return [e.LedgerClosed(at, 0.0, None, cause=41, asterisk_ended=True, message_begun=message_begun)]
     found: list[e.Event] = []
     wait = session.wait
     # What it rang before that one, the ledger does not say.
@@ -33,10 +36,13 @@ def closing_events(row: LedgerRow | None, session: Session, at: float) -> list[e
     if rung and getattr(wait, "answered_at", None) is None:
         began, leg_id = row.dial_at or row.start, row.leg or f"{row.uniqueid}-1"
         if not isinstance(wait, Calling | HandedOver):
-            found.append(e.Resumed(began, inside=False))
+            found.append(e.Resumed(began, inside=False, message_begun=message_begun))
         found.append(e.LegStarted(began, leg_id, "", row.target))
         if row.talk_at is not None or (row.dialstatus == "ANSWER" and row.talk_seconds > 0):
             found.append(e.LegAnswered(row.talk_at or row.end - row.talk_seconds, leg_id, bool(row.recording)))
+    if isinstance(wait, Calling) and row.leg and row.leg != wait.leg_id and not rung:
+        # The leg was planned, and never dialled: the row tells of the one before it, whose end is known.
+        return [e.LedgerClosed(row.end, 0.0, None, row.cause)]
     closed = e.LedgerClosed(
         at=row.end,
         billsec=row.talk_seconds,
@@ -45,6 +51,7 @@ def closing_events(row: LedgerRow | None, session: Session, at: float) -> list[e
         dialstatus=row.dialstatus,
         recording_problem=row.recording_problem or None,
         asterisk_ended=row.cut,
+        message_begun=message_begun,
     )
     return [*found, closed]
 

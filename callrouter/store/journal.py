@@ -23,6 +23,7 @@ from pathlib import Path
 from callrouter.core.events import CallArrived, CallerHungUp, LedgerClosed
 from callrouter.core.notes import Concluded
 from callrouter.errors import ConflictError
+from callrouter.files import replace_file
 from callrouter.store.codec import Line, LogItem, decode_line, encode_line, items
 from callrouter.store.types import new_id
 
@@ -263,9 +264,7 @@ class Journal:
         if not self.id:
             name = self.directory / "id"
             if not name.exists() or not name.read_text().strip():
-                temporary = self.directory / "id.new"
-                temporary.write_text(new_id())
-                temporary.replace(name)
+                replace_file(name, new_id().encode())
             self.id = name.read_text().strip()
 
     def _learn(self, number: int, path: Path) -> int:

@@ -6,11 +6,9 @@ that whoever reads it finds the one before or the one after. No password is in i
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import stat
-import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,6 +16,7 @@ import msgspec
 
 from callrouter.core.snapshot import ConfigSnapshot
 from callrouter.errors import ConfigError
+from callrouter.files import replace_file
 
 SNAPSHOT_FILE = "routing.snapshot"
 FORMAT = "callrouter-routing"
@@ -43,23 +42,7 @@ def keep_config(path: Path, kept: KeptConfig) -> None:
     """
     body = msgspec.json.encode(kept)
     head = f"{FORMAT} {VERSION} {hashlib.sha256(body).hexdigest()}\n".encode()
-    # mkstemp makes files 0600.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(head + body)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    replace_file(path, head + body)
 
 
 def kept_config(path: Path, database: str) -> KeptConfig | None:

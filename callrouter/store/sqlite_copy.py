@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from callrouter.errors import ConflictError, DatabaseError
+from callrouter.files import sync
 
 Told = Callable[[int, int], None]
 """(bytes done, bytes in all; 0: not known); may raise to stop the work."""
@@ -87,15 +88,6 @@ def refuse_while_open(path: Path) -> None:
             hint = "stop the server and the worker first"
             raise ConflictError(f"{path} is open in another process", hint=hint) from exc
         # Whatever else is wrong with it: it is about to be replaced.
-
-
-def sync(path: Path) -> None:
-    """Force a file or directory to disk."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _remove(temporary: Path) -> None:

@@ -17,18 +17,17 @@ from tests.fixtures.installation import eventually, installation
 pytestmark = [
     pytest.mark.asterisk,
     pytest.mark.slow,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
     pytest.mark.asyncio(loop_scope="session"),
 ]
 
-CALLS = int(os.environ.get("CALLROUTER_CHAOS_CALLS", "300"))
-KILLS = int(os.environ.get("CALLROUTER_CHAOS_KILLS", "5"))
-"""A part of every test run. The whole storm: CALLROUTER_CHAOS_CALLS=1500 CALLROUTER_CHAOS_KILLS=30; the long one is
-bench/chaos/run.py."""
+CALLS = int(os.environ.get("CALLROUTER_CHAOS_CALLS", "1500"))
+KILLS = int(os.environ.get("CALLROUTER_CHAOS_KILLS", "30"))
+"""At least; the long storm is bench/chaos/run.py."""
 MOST = CALLS * 2
 """Calls on a machine that needs longer for so many kills."""
 PER_SECOND = 10.0
-LIFE = 2.0
+LIFE = 4.0
 """Seconds that a server lives at most once it takes calls: so the kills fit into the time that the calls take."""
 
 
@@ -54,8 +53,9 @@ async def test_a_server_killed_at_random_moments(capsys: pytest.CaptureFixture[s
         print(f"\nchaos: {PER_SECOND:g} calls/s, seed {chosen}\n{account.summary()}")
     assert account.faults == [], f"seed {chosen}:\n{account.summary()}"
     assert account.numbers["calls"] >= CALLS
-    assert account.kills >= KILLS
+    assert account.numbers["kills"] >= KILLS
     assert account.numbers["adopted"] > 0, "no call was taken up again: nothing was tried"
+    assert account.numbers["slots_at_most"] > 0
     assert account.numbers["closed_at_start"] > 0
     assert account.numbers["handled_by_failsafe"] > 0
 
@@ -119,6 +119,5 @@ async def test_asterisk_killed_with_calls_up(capsys: pytest.CaptureFixture[str])
     assert {channel for channel, count in account.logs.items() if count != 1} == set()
     reached = [phone for phone in account.phones if phone.answered]
     assert {phone.from_number for phone in reached} <= {row.caller for row in account.rows.values()}
-    assert account.channels_left == ""
-    assert account.drained == ""
+    assert account.left == {}
     assert "Traceback" not in account.server_log

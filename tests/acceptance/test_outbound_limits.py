@@ -19,6 +19,7 @@ from callrouter.store import config
 from callrouter.testing.carrier_script import Answered, Digits, Hangup, Phone, UntilHangup, Wait, answer_then_press
 from callrouter.testing.sipp import run_sipp
 from tests.acceptance.conversations import speaking
+from tests.acceptance.raw_sip import Attempt, Odd
 from tests.fixtures.installation import Business, Installation, eventually, free_port, installation
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.asyncio(loop_scope="session")]
@@ -226,6 +227,46 @@ async def test_a_business_that_asks_for_a_transfer_gets_none(place: Installation
     assert [leg.target for leg in seen.call.record.legs] == ["desk"]
     assert seen.call.record.talk_seconds == pytest.approx(2.0, abs=0.6)
     await nothing_foreign(place)
+
+
+async def test_an_invite_that_would_replace_a_call_is_a_call_of_its_own(place: Installation) -> None:
+    """RFC 3891, with the true ids of a conversation: from a trunk, which is the most that anybody outside can be."""
+    business = await place.business({"desk": speaking()})
+    caller = place.caller()
+    talking = asyncio.create_task(place.place(business, caller=caller, steps=(Answered(), Wait(3.0), Hangup())))
+    ids: dict[str, str] = {}
+    names = {name: f"CHANNEL(pjsip,{name})" for name in ("call-id", "local_tag", "remote_tag")}
+    async with place.ari() as ari:
+
+        async def connected() -> bool:
+            for channel in await ari.channels():
+                if channel.caller.number == caller and channel.state == "Up":
+                    ids.update(await ari.get_variables(channel.id, list(names.values())))
+            return bool(ids)
+
+        await eventually(connected, "the conversation")
+    call_id, ours, theirs = (ids[name] for name in names.values())
+    odd = Odd("", "", "", add=(f"Replaces: {call_id};to-tag={ours};from-tag={theirs}", "Require: replaces"))
+    plain = Odd("", "", "", add=odd.add[:1])
+    server = (place.settings.sip_bind, place.settings.sip_port)
+    attempts = [Attempt(each, n, place.settings.simulator_address, server, business.did)
+                for n, each in enumerate((odd, plain))]  # fmt: skip
+    try:
+        for each in attempts:
+            await each.send()
+        await eventually(lambda: all(each.final for each in attempts), "an answer to both")
+        assert (await talking).answered
+        assert [each.final for each in attempts] == [420, 200], "not understood; a call like any other"
+    finally:
+        for each in attempts:
+            await each.close()
+    await place.asterisk.rx("channel request hangup all")
+    [call] = await place.records_of(business.did, caller)
+    assert call.record.talk_seconds == pytest.approx(3.0, abs=0.6), "the conversation went on"
+    assert [leg.target for leg in call.record.legs] == ["desk"]
+    [other] = await place.records_of(business.did, attempts[1].caller)
+    assert (other.record.disposition, len(other.record.legs)) == (Disposition.ANSWERED, 1)
+    assert len(await place.carrier.phone_calls(business.phones["desk"])) == 2
 
 
 @pytest.mark.parametrize("host", ["elsewhere", "itself"])

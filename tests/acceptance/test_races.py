@@ -7,8 +7,12 @@ import random
 
 import pytest
 
-from bench.chaos.races import race
-from tests.fixtures.installation import installation
+from bench.chaos.duel import Plan
+from bench.chaos.races import prepare, race
+from callrouter.core.disposition import Disposition
+from callrouter.core.records import CallRecord
+from callrouter.store.calls import get_call, list_calls
+from tests.fixtures.installation import eventually, installation
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="session")]
 
@@ -29,3 +33,38 @@ async def test_cancel_and_bye_at_the_worst_moments(capsys: pytest.CaptureFixture
     assert outcome.numbers["answered"] >= 0.4 * CALLS
     for trouble in ("Traceback", '"level": "error"', '"level": "critical"'):
         assert trouble not in log, log[-4000:]
+
+
+async def test_who_cancels_before_the_dialplan_begins_is_known_all_the_same() -> None:
+    rng = random.Random(7)
+    async with installation(work=False) as place:
+        await place.spawn_server()
+        duels = await prepare(place)
+        try:
+            # Together, so that the dialplan is behind; a CANCEL that comes too early finds no call.
+            plans = [Plan(number, "cancel", cancel=rng.uniform(0.0, 0.01)) for number in range(200)]
+            await duels.fight(plans, 200.0)
+        finally:
+            duels.close()
+        await place.idle()
+        ledger = {row.uniqueid: row for row in place.ledger()}
+        unnamed = [uniqueid for uniqueid, row in ledger.items() if not (row.did and row.trunk and row.caller)]
+        assert unnamed, "nobody was so quick: nothing was tried"
+        records: dict[str, CallRecord] = {}
+
+        async def told() -> bool:
+            async with place.database.session(read_only=True) as session:
+                for row in await list_calls(session, limit=1000):
+                    if row.uniqueid not in records and row.disposition:
+                        records[row.uniqueid] = (await get_call(session, row.id)).record
+            return records.keys() >= ledger.keys()
+
+        await eventually(told, "a record of each call")
+    callers = {each.caller for each in plans}
+    for uniqueid in unnamed:
+        record = records[uniqueid]
+        assert (record.did, record.trunk, record.disposition) == (
+            duels.dids["direct"], "races", Disposition.ABANDONED,
+        ), record  # fmt: skip
+        assert record.caller in callers
+    assert len({record.caller for record in records.values()}) == len(records)

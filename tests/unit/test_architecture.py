@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "callrouter"
-BASE = {"errors", "config", "resources", "logs"}
+BASE = {"errors", "config", "resources", "logs", "files"}
 """Modules beside the floors that every floor but the core may stand on."""
 
 FLOORS: dict[str, set[str]] = {
@@ -23,6 +23,7 @@ FLOORS: dict[str, set[str]] = {
     "config": {"errors", "resources"},
     "logs": {"errors", "config"},
     "resources": {"errors"},
+    "files": {"errors"},
     "asterisk": {*BASE, "core"},
     "store": {*BASE, "core"},
     "export": {*BASE, "core"},

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from callrouter.asterisk.cel import CEL_COLUMNS, CelTail, calls_in, cel_mapping
+from callrouter.asterisk import cel
+from callrouter.asterisk.cel import CEL_COLUMNS, CelTail, calls_in, cel_mapping, named
 from callrouter.core.cdr import fold
 from callrouter.core.disposition import Disposition
 from callrouter.runtime.importer import last_seen
 from callrouter.runtime.unwatched import log_of
-from tests.builders import CALLER, DID, T0, table
+from tests.builders import CALLER, DID, T0, ledger_row, table
 
 CHANNEL = "callrouter-1760000000.0"
 REC = f"/spool/fs-{CHANNEL}-1"
@@ -210,3 +211,50 @@ def test_what_was_refused_before_it_was_offered_is_known_as_such(path):
     assert not calls_in(path, 0)[CHANNEL].entered
     path.write_text("".join(ENDS))
     assert calls_in(path, 0)[CHANNEL].entered
+
+
+# -- cancelled before the dialplan's first step ------------------------------------------------------------------------
+
+UNNAMED: dict[str, Any] = {
+    "uniqueid": CHANNEL, "trunk": "", "did": "", "caller": "", "handled_by": "", "failsafe_reason": "",
+    "dialstatus": "", "target": "", "leg": "", "talk_at": None, "talk_seconds": 0.0, "recording": "",
+}  # fmt: skip
+GONE = [*ARRIVES, line("HANGUP", 0.1), line("LINKEDID_END", 0.1)]
+
+
+def test_a_cdr_without_names_is_given_those_of_its_channel(path):
+    path.write_text("".join(GONE))
+    tail = CelTail(path)
+    tail.poll()
+    row = tail.named(ledger_row(**UNNAMED))
+    assert (row.trunk, row.did, row.caller) == ("carrier", DID, CALLER)
+    assert row == replace(ledger_row(**UNNAMED), trunk="carrier", did=DID, caller=CALLER)
+    record = fold(log_of(row, "c", table(), "US"))
+    assert record is not None
+    assert (record.did, record.caller, record.campaign_id) == (DID, CALLER, "campaign-1")
+    assert (record.disposition, record.reason) == ("abandoned", "the caller hung up before the call was routed")
+    assert tail.unfinished() == {}
+    assert tail.place == (tail.place[0], 0), "a restart still finds it"
+    tail.forget(CHANNEL)
+    assert tail.place == (tail.place[0], path.stat().st_size)
+    assert tail.named(ledger_row(**UNNAMED)).did == ""
+
+
+def test_a_cdr_that_the_dialplan_named_stays_as_it_is(path):
+    path.write_text("".join(GONE))
+    told = calls_in(path, 0)[CHANNEL]
+    withheld = ledger_row(uniqueid=CHANNEL, did="+12025550199", caller="")
+    assert named(withheld, told) == withheld
+    begun = replace(withheld, trunk="other", handled_by="")
+    assert named(begun, told) == replace(begun, caller=CALLER)
+    assert named(ledger_row(**UNNAMED), None) == ledger_row(**UNNAMED)
+
+
+def test_of_calls_that_were_never_offered_only_the_last_are_kept(path, monkeypatch):
+    monkeypatch.setattr(cel, "UNOFFERED", 2)
+    many = [each.replace(CHANNEL, f"{n}.0") for n in range(5) for each in GONE]
+    path.write_text("".join([*many, *RINGS]))
+    tail = CelTail(path)
+    tail.poll()
+    assert [n for n in range(5) if tail.named(ledger_row(**UNNAMED | {"uniqueid": f"{n}.0"})).did] == [3, 4]
+    assert set(tail.unfinished()) == {CHANNEL}

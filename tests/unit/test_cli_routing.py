@@ -91,6 +91,8 @@ def test_explain_for_people(house):
         (["+12025550109"], 1, "there is no number"),
         ([DID, "--at", "Sut 10:00"], 2, "no day of the week"),
         ([DID, "--digits", "1,x"], 2, "no key of a telephone"),
+        ([DID, "--digits", "1,606x"], 2, "no key of a telephone"),
+        ([DID, "--digits", "1,,2"], 2, "no key of a telephone"),
         ([DID, "--answer", "ana=bussy"], 2, "nothing that a target does"),
         ([DID, "--answer", "anna=busy"], 2, "no target 'anna'"),
         ([DID, "--from", "12"], 2, "telephone number"),

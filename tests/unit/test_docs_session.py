@@ -23,13 +23,14 @@ start: {start}
 nodes:
   play: {{type: play, prompt: a, next: {to}}}
   menu: {{type: menu, prompt: a, invalid_prompt: b, options: {{1: {to}}}, max_tries: 2, on_exhausted: {to}}}
+  ask: {{type: gather, prompt: a, name: x, min: 2, max: 2, max_tries: 2, next: {to}, on_exhausted: {to}}}
   ring: {{type: dial, target: ana, on_busy: {to}, on_no_answer: {to}, on_failed: {to}, on_answered: {to}}}
   message: {{type: voicemail, greeting: a, on_failed: {to}, on_done: {to}}}
   beep: {{type: voicemail, on_failed: {to}}}
   circle: {{type: tag, tags: x, next: circle}}
   end: {{type: hangup}}
 """
-NODES = ("play", "menu", "ring", "message", "beep", "circle", "end")
+NODES = ("play", "menu", "ask", "ring", "message", "beep", "circle", "end")
 
 
 def all_flows() -> RoutingTable:
@@ -86,7 +87,7 @@ def session_edges() -> list[str]:
                 edges.setdefault(names, set()).add(type(event).__name__)
             number = after.entry.number.id if after.entry else None
             state = (names[1], getattr(after.wait, "part", None), getattr(after.wait, "answered_at", None), after.node)
-            key = (*state, number, after.tries, after.store_problem)
+            key = (*state, getattr(after.wait, "digits", None), number, after.tries, after.store_problem)
             if key not in seen:
                 seen.add(key)
                 waiting.append(after)

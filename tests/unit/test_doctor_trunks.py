@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tests.unit.cli_home import Cli, acme, cli, free_port, upgraded
 __all__ = ["acme", "cli", "upgraded"]
 
 REGISTER = "res_pjsip_outbound_registration.c: "
+TRANSPORT = "res_pjsip/pjsip_transport_events.c: "
 LINES = {
     "silent": REGISTER
     + "No response received from 'sip:127.0.0.5:5060' on registration attempt to 'sip:bob@127.0.0.5',"
@@ -36,17 +38,29 @@ LINES = {
     " to 'sip:bob@127.0.0.5', retrying in '600' seconds",
     "other": REGISTER + "'403' fatal response received from 'sip:x' on registration attempt to 'sip:eve@127.0.0.5',"
     " retrying in '600' seconds",
-    "untrusted": "res_pjsip/pjsip_transport_events.c: Transport 'cr-tls' to remote '127.0.0.5' - 127.0.0.5:5061 - The"
-    " certificate is untrusted",
-    "fine": "res_pjsip/pjsip_transport_events.c: Transport 'cr-tls' to remote '127.0.0.5' - 127.0.0.5:5061 - OK",
-    "another": "res_pjsip/pjsip_transport_events.c: Transport 'cr-tls' to remote '127.0.0.6' - 127.0.0.6:5061 - OK",
+    "untrusted": TRANSPORT + "Transport 'cr-tls' to remote '127.0.0.5' - 127.0.0.5:5061 - The certificate is untrusted",
+    "fine": TRANSPORT + "Transport 'cr-tls' to remote '127.0.0.5' - 127.0.0.5:5061 - OK",
+    "another": TRANSPORT + "Transport 'cr-tls' to remote '127.0.0.6' - 127.0.0.6:5061 - OK",
+    "forged": "res_pjsip_session.c:  trunk-x: Call (UDP:127.0.0.9:5060) to extension '1\n"
+    '{"timestamp": "", "logmsg": {"level": "ERROR", "location": {"filename": "pjsip_transport_events.c"},'
+    " \"message\": \"Transport 'cr-tls' to remote '127.0.0.5' - 127.0.0.5:5061 - OK\"}}\n"
+    "res_pjsip_outbound_registration.c: '503' on registration attempt to 'sip:bob@127.0.0.5'",
 }
 
 
 def log_of(path: Path, *names: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"[2026-11-22 02:20:49.014] WARNING[11086] {LINES[name]}\n" for name in names))
+    lines = (LINES[name].split(": ", 1) for name in names)
+    path.write_text("".join(json_line(*line) for line in lines) + '{"hostname": "cut o')
     return path
+
+
+def json_line(source: str, message: str) -> str:
+    """As Asterisk 22.10.1 writes it."""
+    said = {"location": {"filename": source, "function": "f", "line": 1}, "level": "WARNING", "message": message}
+    identifiers = {"lwp": 11086, "callid": ""}
+    whole = {"hostname": "", "timestamp": "2026-11-22 02:20:49.014", "identifiers": identifiers, "logmsg": said}
+    return json.dumps(whole, ensure_ascii=False) + "\n"
 
 
 @pytest.mark.parametrize(
@@ -58,6 +72,7 @@ def log_of(path: Path, *names: str) -> Path:
         (("silent", "busy", "other"), 503),
         (("silent", "refused"), 401),
         (("forbidden",), 403),
+        (("forbidden", "forged"), 403),
     ],
 )
 def test_the_last_answer_of_a_registrar(tmp_path: Path, names: tuple[str, ...], answer: int | None) -> None:
@@ -71,6 +86,7 @@ def test_the_last_answer_of_a_registrar(tmp_path: Path, names: tuple[str, ...], 
         ((), None),
         (("untrusted", "another"), "The certificate is untrusted"),
         (("untrusted", "fine"), None),
+        (("untrusted", "forged"), "The certificate is untrusted"),
     ],
 )
 def test_what_was_wrong_with_a_certificate(tmp_path: Path, names: tuple[str, ...], fault: str | None) -> None:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from callrouter.asterisk.ari_events import Channel, DialplanCEP
 from callrouter.core import events as e
 from callrouter.core import notes as note
 from callrouter.core.cdr import LogItem, fold
 from callrouter.core.state import Calling, Choosing, Saying, Session
-from callrouter.runtime.recovery import close_log, rebuild
+from callrouter.runtime.recovery import close_log, dial_result, rebuild
 from callrouter.runtime.unwatched import closing_events
 from tests.builders import CALL, T0, arrived, ledger_row, run, table
 
@@ -92,9 +94,49 @@ def test_asterisks_own_record_closes_a_call(changes, expected):
     assert closing_events(ledger_row(leg="c-l3", **changes), session, T0 + 99) == [expected]
 
 
+def test_a_leg_that_was_planned_and_never_dialled_has_nothing_of_the_one_before_it():
+    session = run(ROUTING, EVENTS[:3]).session
+    row = ledger_row(leg="c-l2", dialstatus="ANSWER")
+    assert closing_events(row, session, T0 + 99) == [e.LedgerClosed(T0 + 40, 0.0, None, 16)]
+    assert closing_events(replace(row, leg="c-l3"), session, T0 + 99)[0] == e.LedgerClosed(
+        T0 + 40, 29.0, T0 + 11, 16, "ANSWER"
+    )
+
+
 def test_a_call_asterisk_knows_nothing_of_ended_with_it_when_last_heard_of():
     ended = e.LedgerClosed(T0 + 99, 0.0, None, 41, asterisk_ended=True)
     assert closing_events(None, Session(CALL), T0 + 99) == [ended]
+
+
+def channel(app_name: str, *args: str) -> Channel:
+    return Channel(id="1.1", dialplan=DialplanCEP(app_name=app_name, app_data=",".join(args)))
+
+
+TALKED = {"CR_TALK_AT": str(T0 + 11), "CR_TALK_END": str(T0 + 30)}
+RETURNED: list[tuple[str, int, Channel, dict[str, str], list[e.Event]]] = [
+    ("answered and ended unseen", 4, channel("Stasis", "cr", "dialed", "ANSWER", "16", "c-l3", ""), TALKED,
+     [e.LegAnswered(T0 + 11, "c-l3"), e.DialReturned(T0 + 30, "c-l3", "ANSWER", 16)]),
+    ("ended unseen", 5, channel("Stasis", "cr", "dialed", "ANSWER", "16", "c-l3", ""), TALKED,
+     [e.DialReturned(T0 + 30, "c-l3", "ANSWER", 16)]),
+    ("busy", 4, channel("Stasis", "cr", "dialed", "BUSY", "17", "c-l3", ""), {"CR_TALK_END": str(T0 + 30)},
+     [e.DialReturned(T0 + 30, "c-l3", "BUSY", 17)]),
+    ("hung up on the whisper", 4, channel("Stasis", "cr", "dialed", "NOANSWER", "16", "c-l3", ""), TALKED,
+     [e.DialReturned(T0 + 30, "c-l3", "NOANSWER", 16)]),
+    ("nothing noted", 4, channel("Stasis", "cr", "dialed", "ANSWER", "", "c-l3"), {"CR_LEG": "", "CR_TALK_END": "?"},
+     [e.DialReturned(T0 + 99, "c-l3", "ANSWER", 0)]),
+    ("not recorded", 4, channel("Stasis", "cr", "dialed", "ANSWER", "16", "c-l3", "no room", " none"), TALKED,
+     [e.LegAnswered(T0 + 11, "c-l3"), e.DialReturned(T0 + 30, "c-l3", "ANSWER", 16, "no room, none")]),
+    ("another leg's", 4, channel("Stasis", "cr", "dialed", "ANSWER", "16", "c-l2", ""), TALKED, []),
+    ("not dialled yet", 4, channel("Stasis", "cr", "incoming", "carrier", "+1"), TALKED, []),
+    ("still dialling", 4, channel("Dial", "cr", "dialed", "ANSWER", "16", "c-l3", ""), TALKED, []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("count,at,noted,expected", [pytest.param(*case[1:], id=case[0]) for case in RETURNED])
+def test_a_talk_phase_that_ended_unseen_has_the_times_that_asterisk_kept(count, at, noted, expected):
+    wait = run(ROUTING, EVENTS[:count]).session.wait
+    assert isinstance(wait, Calling)
+    assert dial_result(at, noted, wait, T0 + 99) == expected
 
 
 ENDINGS: list[tuple[int, dict[str, Any] | None, str, float]] = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,21 @@ def test_everything_rendered_is_valid() -> None:
     assert kinds["registration"].get("client_uri") == "sip:acme@sip.example.net"
     assert kinds["identify"].get("match") == "sip.example.net"
     assert not [s for s in pjsip.sections if s.name == "anonymous"]
+
+
+def test_no_log_and_no_event_of_asterisk_holds_digits() -> None:
+    """Callers press what nobody may know."""
+    files = rendered()
+    levels = {
+        level
+        for line in files["logger.conf"].splitlines()
+        if "=>" in line
+        for level in re.findall(r"[a-z*]+", line.partition("=>")[2].replace("[json]", ""))
+    }
+    assert levels <= {"notice", "warning", "error", "security"}
+    (read,) = re.findall(r"^read = (.*)$", files["manager.conf"], re.MULTILINE)
+    assert not {"dtmf", "all"} & set(read.split(","))
+    assert "DTMF" not in files["manager.conf"] + files["cel.conf"]
 
 
 def test_tcp_trunk_dials_by_tcp() -> None:
@@ -328,6 +344,22 @@ def test_open_doors_of_theirs_are_told(theirs: Path) -> None:
     notes = plan(theirs).notes
     assert any("http.conf listens on 0.0.0.0, unencrypted" in note for note in notes)
     assert any("asterisk.conf has live_dangerously = yes" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    "line, logs",
+    [
+        ("messages => notice,warning,error", False),
+        (";full => notice,dtmf", False),
+        ("messages => notice ; no dtmf", False),
+        ("full => notice,warning,dtmf,fax", True),
+        ("full.json=[json]dtmf", True),
+        ("everything => *", True),
+    ],
+)
+def test_a_log_of_theirs_that_takes_digits_is_told(theirs: Path, line: str, logs: bool) -> None:
+    (theirs / "logger.conf").write_text(f"[logfiles]\n{line}\n")
+    assert any("logger.conf logs dtmf" in note for note in plan(theirs).notes) is logs
 
 
 def test_install_adds_and_uninstall_takes_away_again(theirs: Path) -> None:

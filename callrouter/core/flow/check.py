@@ -58,7 +58,7 @@ def prompts_of(node: n.Node) -> n.Prompts:
     match node:
         case n.Play() | n.Voicemail():
             return node.prompts
-        case n.Menu():
+        case n.Menu() | n.Gather():
             return node.prompts + node.invalid_prompts
         case _:
             return ()
@@ -105,7 +105,7 @@ def _endless(flow: n.Flow) -> list[Finding]:
     def walk(name: str, path: list[str]) -> None:
         state[name] = "open"
         for outcome, to in n.exits(flow.nodes[name]):
-            if to is None or outcome.startswith("digit ") or outcome == "invalid":
+            if to is None or n.needs_key(outcome):
                 continue
             if state.get(to) == "open":
                 circle = " → ".join([*path[path.index(to) :], to])

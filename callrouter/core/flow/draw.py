@@ -12,6 +12,8 @@ def summary(node: n.Node) -> str:
             return f"play {_said(node.prompts)}"
         case n.Menu():
             return f"menu {_said(node.prompts)}, {node.timeout:g} s × {node.max_tries}"
+        case n.Gather():
+            return f"gather {_digits(node)} {_said(node.prompts)}, {node.timeout:g} s × {node.max_tries}"
         case n.Dial():
             ring = f", {node.ring_seconds} s" if node.ring_seconds else ""
             return f"dial {node.target}{ring}"
@@ -69,6 +71,12 @@ def as_mermaid(flow: n.Flow) -> str:
 def _said(prompts: n.Prompts) -> str:
     text = " ".join(prompt.text or f"[{prompt.file}]" for prompt in prompts)
     return f"“{text[:40]}…”" if len(text) > 41 else f"“{text}”"
+
+
+def _digits(node: n.Gather) -> str:
+    least, most = node.min_digits, node.max_digits
+    many = f"{most}" if least == most else f"{least} to {most}"
+    return f"{node.name} ({many} digit{'s' if most > 1 else ''}{', sensitive' if node.sensitive else ''})"
 
 
 def _quoted(text: str) -> str:

@@ -20,7 +20,7 @@ import yaml
 from callrouter.core import phone
 from callrouter.core.disposition import Disposition, cause_text
 from callrouter.core.flow.nodes import HANGUP_CAUSES
-from callrouter.core.flow.parse import DIGITS
+from callrouter.core.flow.parse import are_keys
 from callrouter.core.flow.source import Fields, compose, fail, items, one_of, scalar, seconds, suggest, truth, words
 from callrouter.core.model import Company, FlowVersion, TrackingNumber
 from callrouter.core.moment import parse_moment
@@ -167,13 +167,13 @@ def _rings(node: yaml.Node, name: str) -> tuple[str, ...]:
 
 
 def _digits(node: yaml.Node, name: str) -> tuple[str, ...]:
-    """A list, or keys with commas between them."""
+    """A list, or the keys of each round with commas between them."""
     listed = items(node, name) if isinstance(node, yaml.SequenceNode) else [node]
     keys = []
     for each in listed:
         for key in words(each, name).split(","):
             one = key.strip()
-            if one not in NOTHING and (len(one) != 1 or one not in DIGITS):
+            if one not in NOTHING and not are_keys(one):
                 raise fail(each, f"{one!r} is no key of a telephone", "0-9, * or '#'; - presses nothing in that round")
             keys.append("" if one in NOTHING else one)
     return tuple(keys)

@@ -56,6 +56,36 @@ class Menu:
 
 
 @dataclass(frozen=True, slots=True)
+class Gather:
+    """Ask for digits: a postal code, an account, an extension."""
+
+    prompts: Prompts
+    name: str
+    """What the entry is called in the call's record."""
+    next: str
+    on_exhausted: str
+    """After ``max_tries`` rounds without an entry."""
+    on_timeout: str | None = None
+    """Nothing pressed in a round; None: ask again."""
+    on_invalid: str | None = None
+    """Too few digits in a round; None: ask again."""
+    invalid_prompts: Prompts = ()
+    """Said before asking again after too few digits."""
+    min_digits: int = 1
+    max_digits: int = 32
+    """So many complete the entry."""
+    terminator: str = "#"
+    """"#", "*", or "" for none: the key that ends the entry."""
+    timeout: float = 5.0
+    """Seconds to wait for the first digit after the prompt."""
+    between: float = 3.0
+    """Seconds to wait for each further digit; then the entry is taken as it is."""
+    max_tries: int = 3
+    sensitive: bool = False
+    """Nothing of what is pressed is stored, logged or sent; only how many digits it was."""
+
+
+@dataclass(frozen=True, slots=True)
 class Dial:
     """Ring a target and connect the caller."""
 
@@ -117,7 +147,7 @@ class Hangup:
     """One of HANGUP_CAUSES."""
 
 
-Node: TypeAlias = Play | Menu | Dial | Hours | Voicemail | Tag | Hangup
+Node: TypeAlias = Play | Menu | Gather | Dial | Hours | Voicemail | Tag | Hangup
 
 HANGUP_CAUSES: dict[str, int] = {
     "normal": 16,
@@ -151,8 +181,9 @@ def exits(node: Node) -> tuple[tuple[str, str | None], ...]:
             return (("next", node.next), ("failed", node.on_failed))
         case Menu():
             choices = tuple((f"digit {digit}", to) for digit, to in node.options)
-            optional = (("timeout", node.on_timeout), ("invalid", node.on_invalid))
-            return (*choices, *(pair for pair in optional if pair[1]), ("exhausted", node.on_exhausted))
+            return (*choices, *_rounds(node))
+        case Gather():
+            return (("gathered", node.next), *_rounds(node))
         case Dial():
             return (
                 ("answered", node.on_answered),
@@ -168,3 +199,13 @@ def exits(node: Node) -> tuple[tuple[str, str | None], ...]:
             return (("next", node.next),)
         case Hangup():
             return ()
+
+
+def needs_key(outcome: str) -> bool:
+    """Whether only a caller who presses keys can take an exit."""
+    return outcome.startswith("digit ") or outcome in ("invalid", "gathered")
+
+
+def _rounds(node: Menu | Gather) -> tuple[tuple[str, str | None], ...]:
+    optional = (("timeout", node.on_timeout), ("invalid", node.on_invalid))
+    return (*(pair for pair in optional if pair[1]), ("exhausted", node.on_exhausted))

@@ -35,9 +35,16 @@ from callrouter.errors import InputError
 
 NODE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 MAX_NODES = 200
+MAX_ENTRY = 64
+"""Digits of an entry."""
 DIGITS = "0123456789*#"
 REPEAT = "repeat"
 TAG = re.compile(r"[^\s,;][^,;\n]{0,62}")
+
+
+def are_keys(text: str) -> bool:
+    """Whether a text is one key of a telephone or several."""
+    return bool(text) and set(text) <= set(DIGITS)
 
 
 def parse_flow(text: str, name: str) -> n.Flow:
@@ -137,6 +144,35 @@ def _menu(f: Fields) -> n.Menu:
     )
 
 
+def _gather(f: Fields) -> n.Gather:
+    node = n.Gather(
+        prompts=f.need("prompt", _prompts),
+        name=f.need("name", _entry_name),
+        next=f.need("next", scalar),
+        on_exhausted=f.need("on_exhausted", scalar),
+        on_timeout=_repeat(f.get("on_timeout", scalar, "")),
+        on_invalid=_repeat(f.get("on_invalid", scalar, "")),
+        invalid_prompts=f.get("invalid_prompt", _prompts, ()),
+        min_digits=f.get("min", whole(1, MAX_ENTRY), 1),
+        max_digits=f.get("max", whole(1, MAX_ENTRY), 32),
+        terminator=f.get("terminator", one_of(("#", "*", "")), "#"),
+        timeout=f.get("timeout", seconds(0.5, 60), 5.0),
+        between=f.get("between", seconds(0.5, 60), 3.0),
+        max_tries=f.get("max_tries", whole(1, 20), 3),
+        sensitive=f.get("sensitive", truth, False),
+    )
+    if node.min_digits > node.max_digits:
+        raise fail(f.node_of("min"), f"min is {node.min_digits}, more than max, which is {node.max_digits}")
+    return node
+
+
+def _entry_name(node: yaml.Node, name: str) -> str:
+    text = words(node, name)
+    if not NODE_NAME.fullmatch(text):
+        raise fail(node, f"{text!r} is no name of an entry", "use small letters, digits, - and _, like account-number")
+    return text
+
+
 def _repeat(value: str) -> str | None:
     """ "repeat" says in words what leaving the field out means: ask again."""
     return None if value in ("", REPEAT) else value
@@ -217,6 +253,7 @@ def _hangup(f: Fields) -> n.Hangup:
 _READERS: dict[str, Callable[[Fields], n.Node]] = {
     "play": _play,
     "menu": _menu,
+    "gather": _gather,
     "dial": _dial,
     "hours": _hours,
     "voicemail": _voicemail,

@@ -25,6 +25,7 @@ SWEEPS = 8
 COLOURS: dict[type, str] = {
     n.Play: "#5b7fb4",
     n.Menu: "#7a5bb4",
+    n.Gather: "#a85b93",
     n.Dial: "#3f8f5f",
     n.Hours: "#b4833a",
     n.Voicemail: "#3a94a0",

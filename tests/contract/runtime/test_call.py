@@ -276,3 +276,32 @@ async def test_a_caller_who_goes_before_the_dial_is_listened_to_has_an_end_at_on
     assert record.disposition is Disposition.ABANDONED
     assert "rang" in str(record.reason)
     assert "action_failed" not in str(record.trace)
+
+
+async def test_digits_of_a_sensitive_entry_are_written_nowhere(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither those it takes, nor one that comes late, nor those that a conversation has."""
+    caplog.set_level("DEBUG")
+    await rig.use(
+        table(
+            "start: pin\nnodes:\n"
+            "  pin: {type: gather, prompt: PIN, name: pin, min: 4, max: 4, sensitive: yes, next: menu,\n"
+            "        on_exhausted: menu}\n"
+            "  menu: {type: menu, prompt: M, options: {7: ring}, timeout: 60, on_exhausted: ring}\n"
+            "  ring: {type: dial, target: ana, on_busy: menu, on_no_answer: menu, on_failed: menu}\n"
+        )
+    )
+    await in_menu(rig)
+    for digit in "72787":
+        rig.asterisk.digit("call-1", digit)
+    await until(lambda: rig.types().count("Digit") == 5, "the digits")
+    playing: Saying = await rig.waits_in("call-1", Saying)
+    rig.asterisk.hangup("call-1")
+    await rig.idle()
+    assert playing.part == "prompt"
+    assert [entry.digit for entry in rig.entries() if isinstance(entry, e.Digit)] == ["•"] * 5
+    record = rig.record()
+    assert record.path == ("pin", "menu")
+    assert ("gathered pin", "•••• (4 digits)") in [(one.what, one.why) for one in record.trace]
+    for path in rig.directory.rglob("*.jsonl"):
+        assert '"digit":"7"' not in path.read_text("utf-8").replace(" ", "")
+    assert "7278" not in caplog.text

@@ -18,10 +18,10 @@ from callrouter.runtime.supervision import LedgerTail
 from callrouter.store.calls import get_call, list_calls
 from callrouter.store.database import Database
 from callrouter.store.drain import Drain
-from tests.builders import DID, table
+from tests.builders import CALLER, DID, table
 from tests.contract.runtime.support import MENU, Rig, ledger_line, write_ledger
 from tests.unit.test_cel import CHANNEL as EVENTS_CHANNEL
-from tests.unit.test_cel import TALKS
+from tests.unit.test_cel import GONE, TALKS, UNNAMED
 
 
 class Run:
@@ -257,3 +257,23 @@ async def test_a_call_that_died_is_not_forgotten_while_the_database_is_away(
     away.rename(database.path)
     assert await run.look() == 1
     assert await run.calls() == [EVENTS_CHANNEL]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_call_cancelled_before_the_dialplan_has_its_number_and_caller(
+    run: Run, at_once: None, restarted: bool
+) -> None:
+    run.write_events(GONE)
+    if restarted:
+        write_ledger(run.path, [ledger_line("1.1")])
+        assert await run.look() == 1
+        run = await again(run)
+    left_out = ("uniqueid", "talk_seconds")
+    values: dict[str, Any] = {name: value or "" for name, value in UNNAMED.items() if name not in left_out}
+    write_ledger(run.path, [ledger_line(EVENTS_CHANNEL, **values)])
+    assert await run.look() == 1
+    async with run.database.session(read_only=True) as session:
+        assert await run.drain.flush(5)
+        [record] = [each async for each in _stored(session) if each.uniqueid == EVENTS_CHANNEL]
+    assert (record.did, record.caller, record.trunk) == (DID, CALLER, "carrier")
+    assert (record.disposition, record.campaign_id) == (Disposition.ABANDONED, "campaign-1")

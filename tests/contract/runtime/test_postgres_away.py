@@ -80,9 +80,10 @@ class Switch:
         processes = self.processes()
         # Its parent (runuser) stops when it stops.
         parent = int(Path(f"/proc/{processes[0]}/stat").read_text().rpartition(")")[2].split()[1])
-        for pid in processes:
-            os.kill(pid, signal.SIGSTOP)
         try:
+            for pid in processes:
+                with suppress(ProcessLookupError):  # a client's process that was just ending
+                    os.kill(pid, signal.SIGSTOP)
             yield
         finally:
             for pid in (*processes, parent):

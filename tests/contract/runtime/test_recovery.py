@@ -142,6 +142,48 @@ async def test_a_dial_that_returned_meanwhile_goes_on_by_its_exit(rig: Rig) -> N
     assert (returned.status, returned.cause, returned.recording_problem) == ("NOANSWER", 19, None)
 
 
+@pytest.mark.parametrize("events", [RINGING, TALKING], ids=["ringing", "talking"])
+async def test_a_conversation_that_ended_meanwhile_is_as_long_as_it_was(rig: Rig, events: list[e.Event]) -> None:
+    """Not until we came back: the caller has waited since the business hung up."""
+    died(rig.journal, events)
+    caller = alive(rig.asterisk, f"{APP},dialed,ANSWER,16,{CALL}-l3,")
+    caller.variables |= {"CR_LEG": f"{CALL}-l3", "CR_TALK_AT": str(T0 + 9), "CR_TALK_END": str(T0 + 20)}
+    assert await recovered(rig) == Recovered(adopted=1)
+    await until(lambda: "delete" in rig.asterisk.of(CHANNEL), "the end")
+    await rig.idle()
+    record = rig.record()
+    assert (record.disposition, record.answered_by, record.talk_seconds) == (Disposition.ANSWERED, "ana", 11)
+    assert [one.leg_id for one in record.recordings] == [f"{CALL}-l3"]
+
+
+@pytest.mark.parametrize("asked", ["subscription", "variables"])
+@pytest.mark.parametrize("events", [RINGING, TALKING], ids=["ringing", "talking"])
+async def test_a_channel_that_ends_while_we_look_is_closed_with_the_ledgers_word(
+    rig: Rig, tmp_path: Path, asked: str, events: list[e.Event]
+) -> None:
+    """It was among the channels, and in a bridge, a moment ago: nobody will tell us of its end."""
+    died(rig.journal, events)
+    alive(rig.asterisk, None)
+    rig.asterisk.bridges["b1"] = [CHANNEL, "peer"]
+    if asked == "subscription":
+        rig.asterisk.reply("POST", "subscription", 422, {"message": "Event source does not exist"})
+    else:
+        rig.asterisk.reply("GET", "variables", 404, {"message": "Channel not found"})
+    tail = LedgerTail(tmp_path / "cdr.csv")
+    row = ledger_line(
+        CHANNEL,
+        end=T0 + 20,
+        talk_at=str(T0 + 9),
+        handled_by="controller",
+        leg=f"{CALL}-l3",
+    )
+    write_ledger(tail.path, [row])
+    found = await recovery(rig, tail.rows, refresh=tail.poll).run(rig.journal.open_logs())
+    assert found == Recovered(closed=1)
+    record = rig.record()
+    assert (record.disposition, record.talk_seconds) == (Disposition.ANSWERED, 11)
+
+
 async def test_a_dial_that_was_decided_but_never_begun_is_begun(rig: Rig) -> None:
     died(rig.journal, RINGING[:-2])
     alive(rig.asterisk)

@@ -167,6 +167,22 @@ async def test_a_return_from_a_dial_that_was_missed_is_read_from_the_channel(rig
     assert record.recording_problem == "no room, no recording"
 
 
+async def test_a_conversation_whose_end_was_missed_is_as_long_as_it_was(rig: Rig) -> None:
+    await rig.use(table())
+    rig.asterisk.call()
+    leg: Calling = await rig.waits_in("call-1", Calling)
+    await until(lambda: "continue cr-dial" in rig.asterisk.of("call-1"), "the talk phase")
+    channel = rig.asterisk.channels["call-1"]
+    assert isinstance(channel, Caller)
+    channel.in_stasis, channel.app_data = True, f"{APP},dialed,ANSWER,16,{leg.leg_id},"
+    now = time.time()
+    channel.variables |= {"CR_TALK_AT": str(now - 9), "CR_TALK_END": str(now - 4)}
+    await resync(rig.ari, rig.dispatcher, {}, APP)
+    await rig.idle()
+    record = rig.record()
+    assert (record.disposition, round(record.talk_seconds, 3)) == (Disposition.ANSWERED, 5.0)
+
+
 @pytest.mark.parametrize(
     "age, app_name, data, given",
     [

@@ -69,6 +69,15 @@ def test_a_voicemail_cannot_be_taken_so_somebody_is_rung():
     assert (said(alone), rung(alone)) == (["Acme Plumbing records calls"], ["ana", "ben"])
 
 
+def test_nobody_can_be_asked_for_digits_so_somebody_is_rung():
+    flow = HOURS.replace(
+        'late: {type: play, prompt: "we are closed", next: end}',
+        'late: {type: gather, prompt: "your zip", name: zip, next: end, on_exhausted: end}',
+    )
+    alone = at_moment(entry(flow), new_york(13, 20))
+    assert (said(alone), rung(alone)) == (["Acme Plumbing records calls"], ["ana", "ben"])
+
+
 def test_windows_change_when_the_hours_do():
     windows = failsafe_windows(entry(HOURS), new_york(13, 12))
     assert [window.until for window in windows[:4]] == [

@@ -44,6 +44,13 @@ def test_a_sound_flow_has_no_findings():
             "no placeholder {",
             "known:",
         ),
+        (
+            "  a: {type: gather, prompt: {file: jingl}, name: zip, next: v, on_exhausted: v}\n"
+            "  v: {type: voicemail, on_failed: bye}",
+            "a",
+            "plays 'jingl', which is no uploaded prompt",
+            "did you mean 'jingle'?",
+        ),
     ],
 )
 def test_what_a_flow_names_must_be_there(nodes, node, says, hint):
@@ -71,6 +78,8 @@ def test_a_flow_without_person_or_voicemail_is_a_warning():
         (f"  a: {{{DIAL}, on_busy: a, on_no_answer: bye, on_failed: bye}}", "a → a"),
         ("  a: {type: menu, prompt: x, options: {1: bye}, on_exhausted: a}", "a → a"),
         ("  a: {type: menu, prompt: x, options: {1: bye}, on_exhausted: bye, on_timeout: a}", "a → a"),
+        ("  a: {type: gather, prompt: x, name: zip, next: bye, on_exhausted: a}", "a → a"),
+        ("  a: {type: gather, prompt: x, name: zip, next: bye, on_exhausted: bye, on_timeout: a}", "a → a"),
         ("  a: {type: voicemail, on_failed: bye, on_done: a}", "a → a"),
         ("  a: {type: hours, open: 24/7, on_open: bye, on_closed: a}", "a → a"),
     ],
@@ -87,6 +96,7 @@ def test_a_circle_without_a_key_press_is_an_error(nodes, circle):
         "  a: {type: menu, prompt: x, options: {1: a}, on_exhausted: bye}",
         "  a: {type: menu, prompt: x, options: {1: bye}, on_exhausted: bye, on_invalid: sorry}\n"
         "  sorry: {type: play, prompt: That is no choice., next: a}",
+        "  a: {type: gather, prompt: x, name: zip, next: a, on_exhausted: bye, on_invalid: a}",
         "  a: {type: menu, prompt: x, options: {9: b}, on_exhausted: bye}\n"
         "  b: {type: menu, prompt: y, options: {9: a}, on_exhausted: bye}",
     ],

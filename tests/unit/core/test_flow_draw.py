@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from callrouter.core.flow.draw import as_mermaid, as_text, summary
-from callrouter.core.flow.nodes import Play, Prompt
+from callrouter.core.flow.nodes import Gather, Play, Prompt
 from callrouter.core.flow.parse import parse_flow
 
 FLOW = parse_flow(
@@ -53,6 +55,13 @@ def test_the_chart_has_every_node_every_exit_and_no_raw_markup():
 def test_a_long_prompt_is_cut_short():
     node = Play((Prompt(text="x" * 100),), "a", "a")
     assert summary(node) == f"play “{'x' * 40}…”"
+
+
+def test_an_entry_is_drawn_with_its_length():
+    node = Gather((Prompt("Your zip code."),), "zip", "a", "a", min_digits=5, max_digits=5)
+    assert summary(node) == "gather zip (5 digits) “Your zip code.”, 5 s × 3"
+    assert summary(replace(node, min_digits=4, sensitive=True)).startswith("gather zip (4 to 5 digits, sensitive) ")
+    assert summary(replace(node, min_digits=1, max_digits=1)).startswith("gather zip (1 digit) ")
 
 
 def test_the_longest_chain_that_parses_can_be_drawn():

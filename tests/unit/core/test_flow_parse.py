@@ -42,6 +42,20 @@ def said(*texts: str) -> n.Prompts:
             n.Menu(said("P"), (("*", "a"),), "bye", None, "a", said("No"), 2.5, 1, False),
         ),
         (
+            "{type: gather, prompt: Zip, name: zip, next: a, on_exhausted: bye}",
+            n.Gather(said("Zip"), "zip", "a", "bye"),
+        ),
+        (
+            "{type: gather, prompt: P, name: pin, next: a, on_exhausted: bye, on_timeout: repeat, on_invalid: a, "
+            "invalid_prompt: No, min: 4, max: 6, terminator: '*', timeout: 4, between: 1.5, max_tries: 2, "
+            "sensitive: yes}",
+            n.Gather(said("P"), "pin", "a", "bye", None, "a", said("No"), 4, 6, "*", 4.0, 1.5, 2, True),
+        ),
+        (
+            "{type: gather, prompt: P, name: pin, next: a, on_exhausted: bye, on_timeout: bye, terminator: ''}",
+            n.Gather(said("P"), "pin", "a", "bye", "bye", terminator=""),
+        ),
+        (
             "{type: dial, target: ana, on_busy: bye, on_no_answer: a, on_failed: bye}",
             n.Dial("ana", "bye", "a", "bye"),
         ),
@@ -92,9 +106,10 @@ def test_title_and_name_are_kept():
 
 
 def test_all_node_types_are_known():
-    assert set(NODE_TYPES) == {"play", "menu", "dial", "hours", "voicemail", "tag", "hangup"}
+    assert set(NODE_TYPES) == {"play", "menu", "gather", "dial", "hours", "voicemail", "tag", "hangup"}
 
 
+GATHER = "type: gather, prompt: P, name: zip, next: bye, on_exhausted: bye"
 DIAL = "type: dial, target: ana, on_busy: bye, on_no_answer: bye"
 
 
@@ -133,6 +148,16 @@ DIAL = "type: dial, target: ana, on_busy: bye, on_no_answer: bye"
         (text(f"a: {{{DIAL}, on_failed: bye, ring: ٣}}"), 3, 87, "ring must be a whole number", None),
         (text(f"a: {{{DIAL}, on_failed: bye, record: maybe}}"), 3, 89, "record must be yes or no", None),
         (text(f"a: {{{DIAL}, on_failed: bye, caller_hears: jazz}}"), 3, 95, "caller_hears cannot be 'jazz'", "known:"),
+        (text(f"a: {{{GATHER}, min: 6, max: 5}}"), 3, 78, "min is 6, more than max, which is 5", None),
+        (text(f"a: {{{GATHER}, max: 65}}"), 3, 78, "max must be a whole number from 1 to 64", None),
+        (text(f"a: {{{GATHER}, min: 0}}"), 3, 78, "min must be a whole number from 1 to 64", None),
+        (text(f"a: {{{GATHER}, terminator: 5}}"), 3, 85, "terminator cannot be '5'", "known: #, *"),
+        (text(f"a: {{{GATHER}, between: 0}}"), 3, 82, "between must be seconds from 0.5 to 60", None),
+        (text(f"a: {{{GATHER}, sensitive: maybe}}"), 3, 84, "sensitive must be yes or no", None),
+        (text(f"a: {{{GATHER}, sensitiv: yes}}"), 3, 73, "has no field 'sensitiv'", "did you mean 'sensitive'?"),
+        (text("a: {type: gather, prompt: P, next: bye, on_exhausted: bye}"), 3, 6, "node 'a' needs 'name'", None),
+        (text("a: {type: gather, prompt: P, name: Zip, next: bye, on_exhausted: bye}"), 3, 38, "'Zip' is no", "use"),
+        (text("a: {type: gather, prompt: P, name: zip, next: bey, on_exhausted: bye}"), 3, 49, "exit 'gathered'", None),
         (text("a: {type: menu, prompt: x, options: {}, on_exhausted: bye}"), 3, 39, "options is empty", None),
         (text("a: {type: menu, prompt: x, options: {11: bye}, on_exhausted: bye}"), 3, 44, "'11' is no key", "0-9"),
         (text("a: {type: menu, prompt: x, options: {'': bye}, on_exhausted: bye}"), 3, 44, "'' is no key", "0-9"),

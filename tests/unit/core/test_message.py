@@ -46,6 +46,7 @@ def closed(at: float, asterisk_ended: bool = False) -> e.LedgerClosed:
         ([e.Resumed(103.0, inside=True), ended(103.1, 2.5), e.CallerHungUp(130.0, 16)], None, None),
         ([closed(140.0)], ALONE, None),
         ([closed(101.0)], HUNG_UP, HUNG_UP),
+        ([closed(102.0)], ALONE, None),
         # Asterisk died: what it had recorded by then is lost.
         ([closed(140.0, asterisk_ended=True)], None, None),
         # What is said of another message does not count.

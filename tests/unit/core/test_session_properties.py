@@ -12,10 +12,12 @@ from callrouter.core import events as e
 from callrouter.core import notes as note
 from callrouter.core.cdr import fold
 from callrouter.core.flow.check import check_flow
+from callrouter.core.flow.nodes import Gather
 from callrouter.core.flow.parse import parse_flow
+from callrouter.core.keys import masked
 from callrouter.core.session import step
 from callrouter.core.state import Calling, Choosing, Leaving, Over, Saying, Session, Step, Taking
-from callrouter.core.walk import MAX_VISITS
+from callrouter.core.walk import MAX_VISITS, node_of
 from tests.builders import CALL, T0, Run, arrived, run, table
 from tests.random_flows import CAUSES, ENDINGS, HAPPENINGS, STATUSES, TARGETS, check_record, flow_texts, moves, tables
 
@@ -71,6 +73,12 @@ def test_whatever_happens_a_call_ends_once_and_leaves_nothing_running(routing, h
 
     def take(event: e.Event) -> Step:
         again = step(result.session, event, routing)
+        logged = masked(result.session, event)
+        # What is not to be known changes nothing: a call rebuilt from its log is the call that was.
+        assert step(result.session, logged, routing) == again
+        node = node_of(result.session)
+        if isinstance(logged, e.Digit) and isinstance(node, Gather) and node.sensitive:
+            assert not logged.digit.isdecimal()
         made = result.take(event, routing)
         assert again == made
         taken.append(event)

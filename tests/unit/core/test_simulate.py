@@ -17,6 +17,8 @@ from callrouter.runtime.recovery import rebuild
 from tests.builders import CALL, CALLER, DID, T0, Run, arrived, number, run, table, target, trunk
 from tests.call_scripts import (
     DIAL,
+    GATHER,
+    GATHER_SECRET,
     MENU,
     PLAY,
     TAGS,
@@ -26,6 +28,7 @@ from tests.call_scripts import (
     flow,
     gone,
     key,
+    keys,
     message,
     ringing,
     said,
@@ -94,6 +97,9 @@ SCRIPTED = [
     ),
     pytest.param(VOICEMAIL, [said("p1"), message("m2", 0), gone(cause=19)], Inputs(message_seconds=0), id="no message"),
     pytest.param(PLAY, [said("p1"), gone()], Inputs(), id="play"),
+    pytest.param(GATHER, [said("p1"), *keys("60"), fired("t4", 8), said("p5", 9), *keys("606#", 11), said("p10", 14),
+                          gone()],
+                 Inputs(digits=("60", "606#")), id="gather, the second time"),
     pytest.param(TAGS, [gone()], Inputs(), id="tags"),
 ]  # fmt: skip
 
@@ -113,7 +119,7 @@ def test_a_simulated_call_is_decided_as_a_call(text: str, events: list[e.Event],
 answers = st.lists(st.sampled_from(list(Answer)), min_size=1, max_size=3).map(tuple)
 inputs = st.builds(
     Inputs,
-    digits=st.lists(st.sampled_from(["", "1", "2", "#", "9"]), max_size=6).map(tuple),
+    digits=st.lists(st.sampled_from(["", "1", "2", "#", "9", "12", "606#"]), max_size=6).map(tuple),
     answers=st.lists(st.tuples(st.sampled_from(["ana", "ben", "*"]), answers), max_size=3).map(tuple),
     message_seconds=st.sampled_from([0.0, 0.5, 12.0, 9999.0]),
     store_problem=st.sampled_from([None, "disk full"]),
@@ -171,6 +177,13 @@ def test_what_destinations_do(given_answers, rung, ends):
     made = called(DIAL, answers=given_answers)
     assert made.rung == rung
     assert made.record.disposition == ends
+
+
+def test_a_sensitive_entry_is_not_told():
+    made = called(GATHER_SECRET, "8273", "1")
+    assert made.record.path == ("pin", "menu", "bye")
+    assert [line.what[-1] for line in made.lines() if line.kind is Kind.DOES][:5] == [*"••••", "1"]
+    assert "8273" not in repr(made.log)
 
 
 def test_the_hour_counts():
