@@ -249,11 +249,14 @@ async def test_recordings_hold_both_sides_apart(demo: Demo) -> None:
 async def test_recordings_are_kept_by_date_and_name_nobody(demo: Demo) -> None:
     kept = demo.house.settings.recordings
     files = [path.relative_to(kept) for path in kept.rglob("*") if path.is_file()]
-    assert len(files) == 2
+    # Each with its manifest beside it.
+    assert sorted(file.suffix for file in files) == [".flac", ".flac", ".json", ".json"]
+    assert len({file.with_suffix("") for file in files}) == 2
     numbers = [text.lstrip("+")[-7:] for call in CALLS for text in (call.script.did, call.script.caller)]
     for file in files:
         assert file.parent.as_posix() == datetime.now(UTC).strftime("%Y/%m/%d")
         assert not any(number in file.as_posix().replace("-", "") for number in numbers)
+        assert not any(number.encode() in (kept / file).read_bytes() for number in numbers)
     raw = [path for path in demo.house.settings.recording_spool.glob("*.wav") if path.stat().st_size > 44]
     assert raw == []
 
