@@ -5,13 +5,23 @@ Nothing heavy is imported before a command runs, so that help and completion ans
 
 from __future__ import annotations
 
+import _thread
 import sys
 
 __all__ = ["main"]
 
 
+def _lost(lost: sys.UnraisableHookArgs) -> None:
+    """Ctrl-C in the middle of what cannot raise (a weak reference's callback while modules load) comes once more."""
+    if isinstance(lost.exc_value, KeyboardInterrupt):
+        _thread.interrupt_main()
+    else:
+        sys.__unraisablehook__(lost)
+
+
 def main() -> None:
     """The ``callrouter`` command. Ends the process."""
+    sys.unraisablehook = _lost
     try:
         from callrouter.cli.app import root
 

@@ -76,9 +76,12 @@ async def test_a_backup_made_during_a_call_is_restored_and_takes_calls() -> None
         before = await place.call(business, caller=first, steps=(Answered(), Wait(1.5), Hangup()))
 
         talking = asyncio.create_task(
-            place.place(business, caller=second, steps=(Answered(), Wait(8.0), Hangup()), max_seconds=20)
+            place.place(business, caller=second, steps=(Answered(), Wait(12.0), Hangup()), max_seconds=24)
         )
-        await eventually(lambda: place.status().get("calls") == 1, "the second caller is there")
+        legs = place.settings.recording_spool
+        await eventually(
+            lambda: any(leg.stat().st_size > 8000 for leg in legs.glob("*-rx.wav")), "the second call is being recorded"
+        )
         archive = place.settings.home_dir / "now.backup"
         key = place.settings.secrets_dir / "backup-key"
         made = await callrouter("--home", place.settings.home_dir, "backup", "create", archive, "--recordings")
