@@ -114,7 +114,16 @@ class LevelMeter:
     @property
     def silent(self) -> bool:
         """No speech anywhere: fewer than ``SPOKEN_FRAMES`` frames over ``SILENT_DBFS``."""
-        return int(self._count[int(SILENT_DBFS - FLOOR_DBFS) :].sum()) < self.SPOKEN_FRAMES
+        return self._sounding < self.SPOKEN_FRAMES
+
+    @property
+    def sound_seconds(self) -> float:
+        """Seconds of what is over ``SILENT_DBFS``."""
+        return self._sounding * self.FRAME_SECONDS
+
+    @property
+    def _sounding(self) -> int:
+        return int(self._count[int(SILENT_DBFS - FLOOR_DBFS) :].sum())
 
     @property
     def active(self) -> float:

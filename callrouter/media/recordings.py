@@ -267,7 +267,9 @@ def _report(path: Path, dest_dir: Path, labels: tuple[str, ...], expected_second
         gaps.append(short)
     for label, meter in zip(labels, facts.meters, strict=False):
         if meter.silent and not any(note.startswith(label) and "silent" in note for note in notes):
-            problems.append(f"{label}: silent throughout ({meter.active:.0f} dBFS)")
+            sound = meter.sound_seconds
+            how = f"but for {sound:.2f} s" if sound else f"({meter.active:.0f} dBFS)"
+            problems.append(f"{label}: silent throughout {how}")
     levels = [round(meter.active, 1) for meter in facts.meters]
     return FinishedRecording(
         status=RecordingStatus.SUSPECT if problems else RecordingStatus.OK,

@@ -141,7 +141,8 @@ def test_one_word_in_a_long_silence_is_no_silent_channel_and_its_level_is_the_wo
 def test_a_click_is_not_speech(place: Place) -> None:
     caller = np.zeros(5 * RATE)
     caller[:40] = 0.5
-    assert "caller (left): silent throughout" in (place.finish(place.conversation(caller, noise(5))).problem or "")
+    done = place.finish(place.conversation(caller, noise(5)))
+    assert "caller (left): silent throughout but for 0.02 s" in (done.problem or "")
 
 
 @pytest.mark.parametrize(
