@@ -6,13 +6,15 @@ import asyncio
 import os
 import random
 import signal
+import sys
 
 import pytest
 
 from bench.chaos.storm import Storm
+from callrouter.bootstrap import make_worker
 from callrouter.core.disposition import Disposition
 from callrouter.testing.carrier_script import Answered, Hangup, Wait
-from tests.fixtures.installation import eventually, installation
+from tests.fixtures.installation import Installation, eventually, installation
 
 pytestmark = [
     pytest.mark.asterisk,
@@ -85,6 +87,43 @@ async def test_a_server_that_hangs_under_load(capsys: pytest.CaptureFixture[str]
         print(f"\nhangs: seed {chosen}\n{account.summary()}")
     assert account.faults == [], f"seed {chosen}:\n{account.summary()}"
     assert account.numbers["handled_by_failsafe"] > 0
+
+
+async def test_an_upgrade_under_load(capsys: pytest.CaptureFixture[str]) -> None:
+    """Stop, migrate, reload Asterisk, start: docs/guides/operating.md. The schema goes a version back first."""
+    chosen = seed()
+    async with installation(work=False) as place:
+        rng = random.Random(chosen)
+        storm = Storm(place, rng)
+        await place.spawn_server()
+        await storm.prepare()
+        over = asyncio.Event()
+        raining = asyncio.create_task(storm.rain(MOST, PER_SECOND / 2, lambda _: over.is_set()))
+        try:
+            await asyncio.sleep(rng.uniform(3.0, 5.0))
+            assert await place.end_child(signal.SIGTERM) == 0
+            await place.database.downgrade("-1")
+            assert await command(place, "db", "check") != 0
+            assert await command(place, "db", "upgrade") == 0
+            assert await command(place, "asterisk", "reload") == 0
+            await place.spawn_server()
+            await asyncio.sleep(3.0)
+            over.set()
+            await raining
+        finally:
+            raining.cancel()
+        assert await make_worker(place.settings, place.database).run_until_empty(120.0)
+        account = (await storm.account(60.0)).check()
+    with capsys.disabled():
+        print(f"\nupgrade: seed {chosen}\n{account.summary()}")
+    assert account.faults == [], f"seed {chosen}:\n{account.summary()}"
+    assert account.numbers["handled_by_failsafe"] > 0
+
+
+async def command(place: Installation, *words: str) -> int:
+    """A command's exit code."""
+    line = (sys.executable, "-m", "callrouter", "--home", str(place.settings.home_dir), *words)
+    return await (await asyncio.create_subprocess_exec(*line)).wait()
 
 
 async def test_asterisk_killed_with_calls_up(capsys: pytest.CaptureFixture[str]) -> None:
