@@ -26,12 +26,14 @@ from callrouter.errors import AriError
 from callrouter.media.prompts import PromptLibrary
 from callrouter.media.speech import EspeakSpeaker
 from callrouter.media.store_health import StoreWatch
+from callrouter.runtime.callers import Callers
 from callrouter.runtime.configuration import Configuration, trunks_in_force
 from callrouter.runtime.dispatcher import Dispatcher
 from callrouter.runtime.executor import Executor
 from callrouter.runtime.importer import LedgerImporter
 from callrouter.runtime.outbound import Outbound
 from callrouter.runtime.reconciliation import Nightly
+from callrouter.runtime.rotation import Rotation
 from callrouter.runtime.service import Parts, Server
 from callrouter.runtime.supervision import LedgerTail, Supervisor
 from callrouter.runtime.trunks import Trunks
@@ -50,7 +52,8 @@ DISPOSE_SECONDS = 5.0
 
 def prompt_library(settings: Settings) -> PromptLibrary:
     """Where prompts are found and made."""
-    return PromptLibrary(settings.prompts_dir, EspeakSpeaker(settings.speech_voice, settings.speech_rate))
+    speaker = EspeakSpeaker(settings.speech_voice, settings.speech_rate, settings.language_voices)
+    return PromptLibrary(settings.prompts_dir, speaker)
 
 
 @asynccontextmanager
@@ -72,8 +75,11 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
             library = prompt_library(settings)
 
             configuration = Configuration(settings, database, library, Trunks(settings, ami).apply)
-            executor = Executor(ari, settings.ari_app, library, settings.recording_spool, settings.max_call_seconds)
+            spool = settings.recording_spool
+            executor = Executor(ari, settings.ari_app, library, spool, settings.max_call_seconds, ami.mute_recording)
             outbound = Outbound()
+            rotation = Rotation()
+            callers = Callers()
             dispatcher = Dispatcher(
                 ari,
                 settings.ari_app,
@@ -83,6 +89,8 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
                 store_problem=lambda: watch.problem,
                 default_country=settings.country,
                 outbound=outbound,
+                rotation=rotation,
+                callers=callers,
             )
             watch = StoreWatch(
                 [settings.recording_spool, settings.recordings],
@@ -111,10 +119,18 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
                     configuration=configuration,
                     dispatcher=dispatcher,
                     outbound=outbound,
+                    rotation=rotation,
+                    callers=callers,
                     store_watch=watch,
                     ledger=tail,
                     importer=LedgerImporter(
-                        tail, CelTail(settings.channel_events_path), database, journal, dispatcher, settings.country
+                        tail,
+                        CelTail(settings.channel_events_path),
+                        database,
+                        journal,
+                        dispatcher,
+                        settings.country,
+                        callers,
                     ),
                     supervisor=Supervisor(ami, dispatcher),
                     nightly=Nightly(settings, database, live),

@@ -75,6 +75,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         str, _doc("Country assumed for numbers written without +; ISO 3166 alpha-2.", pattern="^[A-Z]{2}$")
     ] = "US"
     speech_voice: Annotated[str, _doc("espeak-ng voice for prompts given as text.")] = "en-us"
+    speech_voices: Annotated[
+        str,
+        _doc(
+            "Voices for prompts in other languages, like es=es-419,pt=pt-br; else the voice that is called so.",
+            pattern="^([a-z]{2,3}(-[a-z0-9]+)*=[A-Za-z][A-Za-z0-9_+/-]*(, *|$))*$",
+        ),
+    ] = ""
     speech_rate: Annotated[int, _doc("Words per minute of prompts given as text.", ge=80, le=400)] = 150
     max_call_seconds: Annotated[int, _doc("A call is ended after this many seconds; 0: never.", ge=0)] = 14400
     simulator: Annotated[
@@ -90,6 +97,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = "03:40"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _doc("Least severe log line written.")] = "info"
     log_format: Annotated[Literal["auto", "console", "json"], _doc("auto: console on a terminal, else JSON.")] = "auto"
+
+    @property
+    def language_voices(self) -> dict[str, str]:
+        """``speech_voices`` by language."""
+        pairs = (each.split("=") for each in self.speech_voices.replace(" ", "").split(",") if each)
+        return dict(pairs)
 
     # -- places below home -------------------------------------------------------------------------------------------
 

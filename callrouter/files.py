@@ -1,11 +1,11 @@
-"""Files that are replaced whole, and outlast a power failure."""
+"""Files that are replaced whole, and outlast a power failure; and those that are written line by line meanwhile."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PART_SUFFIX = ".part"
@@ -40,6 +40,26 @@ def replace_file(
             temporary.unlink()
         raise
     sync(path.parent)
+
+
+def whole_lines(path: Path, offset: int = 0) -> Iterator[tuple[bytes, int]]:
+    """Lines of a file from byte ``offset`` on, each with the offset behind it; none of a file that is not there.
+
+    A last line without its end was cut off, or is being written still: it is left out.
+
+    :raises OSError: it cannot be read
+    """
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        file.seek(offset)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            offset += len(line)
+            yield line, offset
 
 
 def sync(path: Path) -> None:

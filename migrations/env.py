@@ -11,10 +11,10 @@ from typing import Literal
 from alembic import context
 from sqlalchemy import Connection
 
-from callrouter.store import models
+from callrouter.store import models, models_blocks, models_groups, models_hours
 from callrouter.store.types import Base, UtcDateTime
 
-_ = models  # fills Base.metadata
+_ = models, models_blocks, models_groups, models_hours  # fill Base.metadata
 
 
 def render_item(kind: str, value: object, _context: object) -> str | Literal[False]:

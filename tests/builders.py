@@ -66,6 +66,17 @@ def target(name: str = "ana", **changes: Any) -> Target:
     return Target(**(values | changes))
 
 
+CELL = target("cell", sip_uri=None, number="+12025550177", trunk="a")
+"""Dialled over trunk "a"."""
+CELL_THEN_ANA = """
+start: dial
+nodes:
+  dial: {type: dial, target: cell, on_busy: end, on_no_answer: end, on_failed: other}
+  other: {type: dial, target: ana, on_busy: end, on_no_answer: end, on_failed: end}
+  end: {type: hangup, cause: congestion}
+"""
+
+
 def number(e164: str = DID, **changes: Any) -> TrackingNumber:
     values: dict[str, Any] = {
         "id": f"number-{e164}",

@@ -79,6 +79,8 @@ def short(action: a.Action) -> str:
             return f"timer {ref(action.timer_id)} {action.seconds:g}"
         case a.CancelTimer():
             return f"cancel {ref(action.timer_id)}"
+        case a.AskGroup():
+            return f"ask {ref(action.ref)}"
         case a.Dial():
             return f"dial {ref(action.leg_id)} {action.target} {action.ring_seconds}"
         case a.StopLeg():
@@ -87,6 +89,10 @@ def short(action: a.Action) -> str:
             return f"record {ref(action.recording_id)} {action.max_seconds}"
         case a.StopRecording():
             return f"stop {ref(action.recording_id)}"
+        case a.SetConsent():
+            return f"consent {'given' if action.given else 'refused'}"
+        case a.PauseRecording():
+            return f"{'pause' if action.on else 'resume'} {ref(action.recording_id)}"
         case a.Hangup():
             return f"hangup {action.cause}"
         case a.LeaveToFailsafe():

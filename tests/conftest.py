@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import settings
 
 pytest_plugins = ["tests.fixtures.postgres", "tests.fixtures.installation", "tests.recording_place"]
 
 TOLD_CHARACTERS = 4000
+
+# An installed program has its bytecode, and what tests start as processes of their own starts the quicker for it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # The same examples in every run, so that a failure is of the change at hand. To look for new ones:
 # ./dev test --hypothesis-profile=explore tests/unit

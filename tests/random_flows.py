@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from callrouter.core import events as e
 from callrouter.core.cdr import fold
+from callrouter.core.identity import NO_CALLS, CallerHistory
+from callrouter.core.model import RecordingPolicy
 from callrouter.core.routing import RoutingTable
 from callrouter.core.state import Session
-from tests.builders import CALL, Run, arrived, company, table, target, trunk
+from tests.builders import CALL, T0, Run, arrived, company, table, target, trunk
 
 NAMES = [f"n{index}" for index in range(7)]
 TARGETS = ["ana", "ben", "cell", "eve"]  # eve is no target of the company
@@ -19,6 +21,16 @@ TRUNKS = (trunk("first", next_trunk="second"), trunk("second", next_trunk="first
 STATUSES = ["ANSWER", "BUSY", "NOANSWER", "CANCEL", "CHANUNAVAIL", "CONGESTION", ""]
 CAUSES = [0, 1, 3, 16, 17, 18, 19, 21, 34, 127, 999]
 KEYS = "0123456789*#"
+AREAS = ["country: US", "area_code: ['312', '212']", "prefix: '+44'", "country: [DE, GB], prefix: '+1312'"]
+
+
+PASTS = [
+    None,
+    NO_CALLS,
+    CallerHistory(2, T0 - 60.0),
+    CallerHistory(9, T0 - 1e6, "ana", ("vip",), 9),
+]
+"""What may be known of a caller who calls at T0."""
 
 
 @st.composite
@@ -29,9 +41,11 @@ def node_texts(draw: st.DrawFn, names: list[str]) -> str:
     def maybe(text: str) -> str:
         return text if draw(st.booleans()) else ""
 
-    match draw(st.sampled_from(["play", "menu", "gather", "dial", "hours", "voicemail", "tag", "hangup"])):
+    asking = ["play", "menu", "gather", "consent", "dial", "voicemail", "hangup"]
+    match draw(st.sampled_from([*asking, "hours", "split", "geo", "caller", "tag", "set"])):
         case "play":
-            return f"{{type: play, prompt: [Hi, {{file: x}}], next: {to()}{maybe(f', on_failed: {to()}')}}}"
+            said = draw(st.sampled_from(["[Hi, {file: x}]", "{en: Hi, es: Hola}"]))
+            return f"{{type: play, prompt: {said}, next: {to()}{maybe(f', on_failed: {to()}')}}}"
         case "menu":
             options = ", ".join(f"'{key}': {to()}" for key in draw(st.sets(st.sampled_from("12#"), min_size=1)))
             return (
@@ -47,6 +61,10 @@ def node_texts(draw: st.DrawFn, names: list[str]) -> str:
                 f"{maybe(', sensitive: yes')}{maybe(f', on_timeout: {to()}')}{maybe(f', on_invalid: {to()}')}"
                 f"{maybe(', invalid_prompt: No')}{maybe(', terminator: ' + repr(draw(st.sampled_from(['*', '']))))}}}"
             )
+        case "consent":
+            mode = draw(st.sampled_from(["announce", "opt_in", "opt_out"]))
+            out = "" if mode == "announce" else f", on_refused: {to()}{maybe(', digit: 2')}"
+            return f"{{type: consent, mode: {mode}, prompt: P, on_agreed: {to()}{out}{maybe(f', on_failed: {to()}')}}}"
         case "dial":
             return (
                 f"{{type: dial, target: {draw(st.sampled_from(TARGETS))}, on_busy: {to()}, on_no_answer: {to()}, "
@@ -54,10 +72,29 @@ def node_texts(draw: st.DrawFn, names: list[str]) -> str:
             )
         case "hours":
             return f"{{type: hours, open: 'Mo-Fr 08:00-18:00', on_open: {to()}, on_closed: {to()}}}"
+        case "split":
+            some = list(draw(st.permutations(names)))[: draw(st.integers(1, 2))]
+            shares = [100] if len(some) == 1 else [30, 70]
+            branches = ", ".join(f"{name}: {share}" for name, share in zip(some, shares, strict=True))
+            return f"{{type: split, branches: {{{branches}}}}}"
+        case "geo":
+            return (
+                f"{{type: geo, areas: [{{{draw(st.sampled_from(AREAS))}, next: {to()}}}], "
+                f"on_other: {to()}{maybe(f', on_unknown: {to()}')}}}"
+            )
+        case "caller":
+            days = maybe(f", within_days: 3, on_other: {to()}")
+            known = maybe(f", tags: [vip], on_known: {to()}")
+            return (
+                f"{{type: caller, on_first_time: {to()}, on_repeat: {to()}{days}{known}"
+                f"{maybe(f', on_anonymous: {to()}')}{maybe(f', on_unknown: {to()}')}}}"
+            )
         case "voicemail":
             return f"{{type: voicemail, on_failed: {to()}{maybe(', greeting: Hi')}{maybe(f', on_done: {to()}')}}}"
         case "tag":
             return f"{{type: tag, tags: [x, y], next: {to()}}}"
+        case "set":
+            return f"{{type: set, values: {{x: y}}, next: {to()}{maybe(', language: es')}}}"
     return f"{{type: hangup, cause: {draw(st.sampled_from(['normal', 'busy', 'unavailable']))}}}"
 
 
@@ -72,7 +109,7 @@ def tables() -> st.SearchStrategy[RoutingTable]:
     """Random graphs; sometimes without a backup to go to, or none to be recorded."""
     return st.builds(
         lambda text, backup, record: table(
-            text, backup=backup, of=company(record=record), targets=[CELL], trunks=TRUNKS
+            text, backup=backup, of=company(record=RecordingPolicy.of(record)), targets=[CELL], trunks=TRUNKS
         ),
         flow_texts(),
         st.sampled_from([None, "ben"]),

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from callrouter.core.model import CallerIdMode
+from callrouter.core.model import CallerIdMode, Member, RecordingPolicy, Strategy
 from callrouter.core.routing_code.fields import Key, Routing, complete
 
 TITLES = st.sampled_from(
@@ -43,10 +43,14 @@ def routings(draw: st.DrawFn) -> Routing:
             setup_seconds=draw(st.sampled_from([4.0, 2.5])))  # fmt: skip
     free = list(DIDS)
     for company in draw(st.lists(st.sampled_from(["acme", "zeta"]), unique=True)):
-        put("company", "", company, title=draw(TITLES), timezone=draw(st.sampled_from(["UTC", "Europe/Berlin"])),
-            record=draw(st.booleans()), allowed_destinations=draw(st.sampled_from([(), ("+4420", "US")])),
+        put("company", "", company, title=draw(TITLES), language=draw(st.sampled_from([None, "pt-br"])),
+            timezone=draw(st.sampled_from(["UTC", "Europe/Berlin"])),
+            record=draw(st.sampled_from(RecordingPolicy)), consent_required=draw(st.booleans()),
+            allowed_destinations=draw(st.sampled_from([(), ("+4420", "US")])),
             max_outbound_calls=draw(st.sampled_from([None, 7])), max_outbound_per_hour=None,
-            max_spend_per_day=0)  # fmt: skip
+            max_spend_per_day=0, accept_anonymous=draw(st.booleans()),
+            max_calls_per_caller=draw(st.sampled_from([None, 3])),
+            caller_window=draw(st.sampled_from([60, 3600])))  # fmt: skip
         some = st.lists(st.sampled_from(NAMES), unique=True)
         campaigns, targets, flows = draw(some), draw(some), draw(some)
         for name in campaigns:
@@ -56,7 +60,14 @@ def routings(draw: st.DrawFn) -> Routing:
             by_number: bool = draw(st.booleans())
             if trunks and by_number:
                 where = {"number": draw(st.sampled_from(["+12025550188", "+442079460000"])), "trunk": trunks[0]}
-            put("target", company, name, title=draw(TITLES), whisper=draw(st.none() | TITLES), **where)
+            put("target", company, name, title=draw(TITLES), whisper=draw(st.none() | TITLES),
+                record=draw(st.sampled_from(RecordingPolicy)), **where)  # fmt: skip
+        groups = draw(some) if targets else []
+        for name in groups:
+            rung = draw(st.lists(st.sampled_from(targets), unique=True, min_size=1))
+            members = tuple(Member(each, weight=draw(st.sampled_from([1, 5]))) for each in rung)
+            put("group", company, name, title=draw(TITLES), strategy=Strategy.WEIGHTED, members=members,
+                stop_on_busy=draw(st.booleans()))  # fmt: skip
         for name in flows:
             text = draw(st.sampled_from(TEXTS if targets else TEXTS[1:]))
             put("flow", company, name, text=text.replace("TARGET", targets[0] if targets else ""))

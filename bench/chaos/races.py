@@ -7,7 +7,6 @@ stuck and each call that Asterisk took has exactly one record; 1: the summary sa
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import random
@@ -21,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from sqlalchemy import select
 
+from bench.chaos import options
 from bench.chaos.duel import KINDS, Duels, Plan, plan
 from callrouter.store import config
 from callrouter.store.models import CallRecordRow
@@ -194,13 +194,8 @@ async def run(calls: int, per_second: float, seed: int) -> Outcome:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, default=10_000, help="calls to place (default: %(default)s)")
-    parser.add_argument("--per-second", type=float, default=20.0, help="calls a second (default: %(default)s)")
-    parser.add_argument("--seed", type=int, help="of the random choices (default: another each time; printed)")
-    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
-    given = parser.parse_args()
-    seed = given.seed if given.seed is not None else random.randrange(10**6)
+    given = options.parser(__doc__, calls=10_000, per_second=20.0).parse_args()
+    seed = given.seed
     print(f"seed {seed}: {given.calls} calls at {given.per_second:g}/s", file=sys.stderr)
     outcome = asyncio.run(run(given.calls, given.per_second, seed))
     if given.json:

@@ -6,7 +6,6 @@ moments and started again. Prints what was counted. Exit 0: no call was lost or 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import logging
@@ -21,6 +20,7 @@ import structlog
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from bench.chaos import options
 from bench.chaos.storm import Account, Storm
 from tests.fixtures.installation import installation
 
@@ -47,14 +47,10 @@ def _enough(storm: Storm, calls: int, kills: int, placed: int) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, default=20_000, help="calls to place, at least (default: %(default)s)")
+    parser = options.parser(__doc__, calls=20_000, per_second=10.0)
     parser.add_argument("--kills", type=int, default=200, help="kills (default: %(default)s)")
-    parser.add_argument("--per-second", type=float, default=10.0, help="calls a second (default: %(default)s)")
-    parser.add_argument("--seed", type=int, help="of the random choices (default: another each time; printed)")
-    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     given = parser.parse_args()
-    seed = given.seed if given.seed is not None else random.randrange(10**6)
+    seed = given.seed
     print(f"seed {seed}: {given.calls} calls at {given.per_second:g}/s, {given.kills} kills", file=sys.stderr)
     began = time.monotonic()
     account = asyncio.run(run(given.calls, given.kills, given.per_second, seed))

@@ -22,6 +22,7 @@ from typing import Any, Self
 import structlog
 
 from callrouter.asterisk.ami_events import (
+    PAUSE_EVENT,
     AmiEvent,
     AmiResponse,
     AmiState,
@@ -270,6 +271,25 @@ class Ami:
         if not response.ok and "no such channel" not in response.message.lower():
             raise AmiError(f"AMI Hangup {channel}: {response.message}")
         return response.ok
+
+    async def mute_recording(self, channel: str, on: bool) -> bool:
+        """Have silence recorded of a channel's conversation, of both sides, or what is said again; False when there is
+        no such channel.
+
+        :param channel: the one that records, by name or unique id
+        :raises AmiError: Asterisk refuses, or cannot be asked
+        """
+        response = await self.action("MixMonitorMute", Channel=channel, Direction="both", State="1" if on else "0")
+        if not response.ok and "no such channel" not in response.message.lower():
+            raise AmiError(f"AMI MixMonitorMute {channel}: {response.message}")
+        return response.ok
+
+    async def ask_pause(self, call_id: str, on: bool) -> None:
+        """Tell the server, which listens, that somebody wants a call's recording paused, or resumed.
+
+        :raises AmiError: Asterisk refuses, or cannot be asked
+        """
+        await self._must("UserEvent", UserEvent=PAUSE_EVENT, Do="pause" if on else "resume", Call=call_id)
 
     async def core_status(self) -> Headers:
         """CoreStartupDate, CoreStartupTime, CoreReloadDate, CoreReloadTime, CoreCurrentCalls …"""

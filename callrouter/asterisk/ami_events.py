@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
+PAUSE_EVENT = "CallrouterRecording"
+"""UserEvent that asks for a pause of a recording: from keys (features.conf) or from the command line."""
 SECURITY_EVENTS = frozenset({
     "AuthMethodNotAllowed",
     "ChallengeResponseFailed",

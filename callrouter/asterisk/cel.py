@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from callrouter.asterisk.ledger import LedgerRow, behind_a_torn_one, cells_of, csv_quoted, file_identity
+from callrouter.files import whole_lines
 
 CEL_COLUMNS: tuple[tuple[str, str], ...] = (
     ("event", "eventtype"),
@@ -249,18 +250,10 @@ def parse_cel(line: str) -> CelLine:
 
 def read_cel(path: Path, offset: int = 0) -> Iterator[tuple[CelLine | None, int, int]]:
     """Whole lines from byte ``offset`` on, each with where it begins and ends; None for one that is damaged."""
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return
-    with file:
-        file.seek(offset)
-        for raw in file:
-            if not raw.endswith(b"\n"):
-                return  # cut off, or still being written
-            begin, offset = offset, offset + len(raw)
-            try:
-                text = behind_a_torn_one(raw.decode("utf-8", "replace"), len(CEL_COLUMNS))
-                yield parse_cel(text), begin, offset
-            except (ValueError, csv.Error):
-                yield None, begin, offset
+    for raw, end in whole_lines(path, offset):
+        begin = end - len(raw)
+        try:
+            text = behind_a_torn_one(raw.decode("utf-8", "replace"), len(CEL_COLUMNS))
+            yield parse_cel(text), begin, end
+        except (ValueError, csv.Error):
+            yield None, begin, end

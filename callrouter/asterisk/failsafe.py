@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from callrouter.core.blocks import ANONYMOUS
 from callrouter.core.dialstring import check_dial_string
 from callrouter.core.model import NumberFormat
 from callrouter.core.phone import for_trunk
@@ -22,6 +23,7 @@ _E164 = re.compile(r"\+[1-9][0-9]{4,14}\Z")
 _ID = re.compile(r"[A-Za-z0-9-]{0,64}\Z")
 _LABEL = re.compile(r"[A-Za-z0-9 ._-]{0,80}\Z")
 _PROMPT = re.compile(r"/[A-Za-z0-9/._-]+\Z")
+_PATTERN = re.compile(r"\+[1-9][0-9]{0,14}\*?\Z|[0-9]{2,6}\Z|anonymous\Z")
 _FOR_EVER = 9_999_999_999
 """Seconds since the epoch; in the year 2286."""
 
@@ -37,6 +39,7 @@ class FailsafeDestination:
     """E.164 shown to the business; None: the caller's own."""
     place: int = 1
     """What its leg's id ends with; different for each destination of an entry."""
+    record: bool = True
     retry: bool = False
     """The destination before it over another trunk: dialled only when that one's trunk failed."""
 
@@ -53,6 +56,8 @@ class FailsafeWindow:
     """Which of the entry's destinations are rung, by ``place``, in order; empty: the call ends after the prompts."""
     cause: int = 16
     """Q.850, when nobody is rung."""
+    consent: bool = False
+    """Whether who has heard the prompts may be recorded, where that takes consent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,8 @@ class FailsafeEntry:
     """Tried in order."""
     label: str = ""
     """For people who read the file; other characters than letters, digits, space . _ - are dropped."""
-    record: bool = True
+    consent_needed: bool = False
+    """Whether only callers are recorded who consented."""
     number_id: str = ""
     campaign_id: str = ""
     company_id: str = ""
@@ -75,7 +81,21 @@ class FailsafeEntry:
     """Empty, or after the last one: all destinations ring, and nothing is said."""
 
 
-def render_failsafe(entries: Iterable[FailsafeEntry]) -> str:
+@dataclass(frozen=True, slots=True)
+class FailsafeBlock:
+    """Callers whom the dialplan refuses by itself."""
+
+    company_id: str
+    """"" for all companies."""
+    pattern: str
+    """As :class:`callrouter.core.blocks.Block` has it."""
+    cause: int
+    """Q.850."""
+    until: float | None = None
+    """Seconds since the epoch; None: for ever."""
+
+
+def render_failsafe(entries: Iterable[FailsafeEntry], blocks: Iterable[FailsafeBlock] = ()) -> str:
     """The file's text.
 
     A DID is found by every spelling a trunk may use: +12025550123, 12025550123, 0012025550123 and, where no two
@@ -111,10 +131,12 @@ def render_failsafe(entries: Iterable[FailsafeEntry]) -> str:
                 body.append(f"{key} = {value}")
         if entry.max_calls is not None:
             body.append(f"max = {entry.max_calls}")
-        body.append(f"record = {'yes' if entry.record else 'no'}")
+        if entry.consent_needed:
+            body.append("consent = needed")
         for number, each in enumerate(entry.destinations, 1):
             body += [f"dest{number} = {each.endpoint}", f"ring{number} = {each.ring_seconds}"]
             body.append(f"place{number} = {each.place}")
+            body.append(f"record{number} = {'yes' if each.record else 'no'}")
             if each.caller_id:
                 body.append(f"cid{number} = {each.caller_id}")
             if each.retry:
@@ -124,16 +146,17 @@ def render_failsafe(entries: Iterable[FailsafeEntry]) -> str:
                 lines += ["", f"[{spelling}]", *body]
     for name, plan in sorted(plans.items()):
         lines += ["", f"[{name}]", *plan]
+    lines += _block_lists(blocks)
     return "\n".join(lines) + "\n"
 
 
-def write_failsafe(path: Path, entries: Iterable[FailsafeEntry]) -> bool:
+def write_failsafe(path: Path, entries: Iterable[FailsafeEntry], blocks: Iterable[FailsafeBlock] = ()) -> bool:
     """Replace the file, all or nothing; mode 0600.
 
     :return: whether its text changed
     :raises InputError: see ``render_failsafe``; the old file stays
     """
-    text = render_failsafe(entries)
+    text = render_failsafe(entries, blocks)
     try:
         if path.read_text("utf-8") == text:
             return False
@@ -178,9 +201,37 @@ def _plan(entry: FailsafeEntry) -> list[str]:
         ]
         if window.say:
             lines.append(f"say{count} = {'&'.join(window.say)}")
+        if window.consent:
+            lines.append(f"consent{count} = given")
         if not order:
             lines.append(f"cause{count} = {window.cause}")
     return lines
+
+
+def _block_lists(blocks: Iterable[FailsafeBlock]) -> list[str]:
+    """A section for each company that has a list, and one for all; a number stands in every spelling of a trunk."""
+    lists: dict[str, dict[str, str]] = {}
+    for block in blocks:
+        if not _ID.match(block.company_id) or not _PATTERN.match(block.pattern):
+            raise InputError(f"failsafe: {block.pattern!r} cannot be blocked by the dialplan")
+        value = f"{block.cause}-{_FOR_EVER if block.until is None else int(block.until)}"
+        listed = lists.setdefault(f"block-{block.company_id or 'all'}", {})
+        for key in _keys(block.pattern):
+            listed[key] = value
+    return [
+        line
+        for name, listed in sorted(lists.items())
+        for line in ("", f"[{name}]", *(f"{key} = {value}" for key, value in sorted(listed.items())))
+    ]
+
+
+def _keys(pattern: str) -> list[str]:
+    if pattern.endswith("*"):
+        digits = pattern.strip("+*")
+        return [f"p+{digits}", f"p{digits}", f"p00{digits}"]
+    if pattern.startswith("+"):
+        return [f"n{spelling}" for spelling in _spellings(pattern)]
+    return [pattern if pattern == ANONYMOUS else f"n{pattern}"]
 
 
 def _spellings(did: str) -> list[str]:

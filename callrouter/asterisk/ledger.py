@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from callrouter.files import whole_lines
+
 LEDGER_COLUMNS: tuple[tuple[str, str], ...] = (
     ("uniqueid", "CDR(uniqueid)"),
     ("linkedid", "CDR(linkedid)"),
@@ -176,21 +178,12 @@ def behind_a_torn_one(line: str, columns: int) -> str:
 
 def read_ledger(path: Path, offset: int = 0) -> Iterator[tuple[LedgerRow, int]]:
     """Whole rows from byte ``offset`` on, each with the offset behind it. A damaged row is passed over."""
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return
-    with file:
-        file.seek(offset)
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            offset += len(line)
-            text = behind_a_torn_one(line.decode("utf-8", "replace"), len(LEDGER_COLUMNS))
-            try:
-                yield parse_ledger(text), offset
-            except (ValueError, csv.Error):
-                continue
+    for line, end in whole_lines(path, offset):
+        text = behind_a_torn_one(line.decode("utf-8", "replace"), len(LEDGER_COLUMNS))
+        try:
+            yield parse_ledger(text), end
+        except (ValueError, csv.Error):
+            continue
 
 
 def file_identity(facts: os.stat_result) -> str:

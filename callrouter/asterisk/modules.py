@@ -33,9 +33,11 @@ MODULES: tuple[ModuleGroup, ...] = (
          "res_pjsip_logger", "res_pjsip_acl", "func_pjsip_endpoint", "func_pjsip_aor", "func_pjsip_contact"),
     ),
     ModuleGroup(
+        # Not bridge_native_rtp: it passes packets on with the timestamps they came with. Those of a destination lie
+        # behind those of what the caller was played before, and who then was not recorded heard nothing at all.
         "Conversations, and what the controller bridges itself.",
         ("bridge_simple", "bridge_softmix"),
-        ("bridge_native_rtp", "bridge_holding", "bridge_builtin_features"),
+        ("bridge_holding", "bridge_builtin_features"),
     ),
     ModuleGroup(
         "Codecs and file formats of calls, prompts and recordings.",
@@ -47,6 +49,7 @@ MODULES: tuple[ModuleGroup, ...] = (
         "The dialplan: entry, talk phase, failsafe.",
         (
             "pbx_config", "app_dial", "app_mixmonitor", "app_stack", "app_exec", "app_playback", "app_verbose",
+            "app_userevent",
             "func_callerid",
             "func_cdr", "func_channel", "func_config", "func_cut", "func_groupcount", "func_logic", "func_strings",
             "func_timeout",

@@ -33,7 +33,7 @@ Files = dict[str, str]
 
 FIXED_DIALPLANS = ("entry.conf", "talk.conf", "failsafe.conf")
 EMPTY_FILES = (
-    "acl.conf", "ccss.conf", "features.conf", "geolocation.conf", "pjproject.conf", "statsd.conf", "udptl.conf",
+    "acl.conf", "ccss.conf", "geolocation.conf", "pjproject.conf", "statsd.conf", "udptl.conf",
     "websocket_client.conf",
 )  # fmt: skip
 
@@ -45,7 +45,7 @@ SOCKET_PATH_MAX = 107
 
 AMI_EVENTS = (
     "FullyBooted", "Shutdown", "Reload", "Registry", "PeerStatus", "ContactStatus", "Newchannel", "Hangup", "Hold",
-    "Unhold", *sorted(SECURITY_EVENTS),
+    "Unhold", "UserEvent", *sorted(SECURITY_EVENTS),
 )  # fmt: skip
 """AMI events that reach us; all others stay in Asterisk."""
 
@@ -85,7 +85,7 @@ def render(
         for name in (
             "asterisk.conf", "modules.conf", "logger.conf", "http.conf", "ari.conf", "manager.conf", "rtp.conf",
             "cdr.conf", "cdr_custom.conf", "cel.conf", "cel_custom.conf", "musiconhold.conf", "indications.conf",
-            "pjsip.conf", "extensions.conf", "cr-trunks.conf",
+            "pjsip.conf", "extensions.conf", "cr-trunks.conf", "features.conf",
         )
     }  # fmt: skip
     for name in FIXED_DIALPLANS:
@@ -107,9 +107,11 @@ def template_values(
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"two trunks are called {name!r}", hint=f"callrouter trunk show {name}")
-    doors = [{key: t[key] for key in ("name", "to_header", "patterns", "secure_only")} for t in lines]
+    fields = ("name", "to_header", "patterns", "secure_only", "trust_identity")
+    doors = [{key: t[key] for key in fields} for t in lines]
     if settings.simulator:
-        doors.insert(0, {"name": SIMULATOR, "to_header": False, "patterns": ["_[+0-9]!"], "secure_only": False})
+        plain = dict.fromkeys(fields, False)
+        doors.insert(0, plain | {"name": SIMULATOR, "patterns": ["_[+0-9]!"]})
     tls = None if coexist or all(t["transport"] != "tls" for t in lines) else _tls(settings)
     bind = f"[{settings.sip_bind}]" if ":" in settings.sip_bind else settings.sip_bind
     any_address = ip_address(settings.sip_bind).is_unspecified

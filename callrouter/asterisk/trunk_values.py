@@ -80,6 +80,7 @@ def trunk_values(trunk: Trunk, settings: Settings, secrets: Secrets | None) -> d
         "media_encryption": trunk.media_encryption.value,
         "srtp": trunk.media_encryption is not MediaEncryption.NONE,
         "secure_only": trunk.secure_only,
+        "trust_identity": trunk.trust_identity,
         "username": trunk.username,
         "registers": trunk.registers,
         "password": password,

@@ -26,7 +26,11 @@ EMPTY = "No calls yet. Place one: callrouter call test +12025550100"
 
 @click.group(
     cls=Group,
-    lazy={"test": ("callrouter.cli.calltest:test", "Place a real test call to NUMBER, and show what became of it.")},
+    lazy={
+        "test": ("callrouter.cli.calltest:test", "Place a real test call to NUMBER, and show what became of it."),
+        "pause": ("callrouter.cli.call_pause:pause", "Pause the recording of the conversation of call ID."),
+        "resume": ("callrouter.cli.call_pause:resume", "Resume the recording of the conversation of call ID."),
+    },
 )
 def call() -> None:
     """Calls: list them, follow them, see why they went where."""
@@ -174,7 +178,8 @@ def call_json(row: CallRow) -> dict[str, Any]:
 
 
 def recording_json(recording: StoredRecording) -> dict[str, Any]:
-    return {**output.plain(recording), "started_at": output.iso(recording.started_at)}
+    pauses = [{"begin": output.iso(one.begin), "end": output.iso(one.end), "by": one.by} for one in recording.pauses]
+    return {**output.plain(recording), "started_at": output.iso(recording.started_at), "pauses": pauses}
 
 
 @call.command(

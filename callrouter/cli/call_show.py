@@ -12,9 +12,11 @@ from callrouter.core.disposition import cause_text
 from callrouter.core.outbound import amount
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from callrouter.cli.context import App
+    from callrouter.core.records import Consent
     from callrouter.store.calls import CallFilter, CallRow, StoredCall
 
 POLL_SECONDS = 0.5
@@ -28,6 +30,9 @@ def stored_json(call: StoredCall) -> dict[str, Any]:
     shown: dict[str, Any] = output.plain(record)
     shown |= {name: output.iso(getattr(record, name)) for name in ("started_at", "answered_at", "ended_at")}
     times = ("started_at", "ringing_at", "answered_at", "ended_at")
+    if record.consent is not None:
+        shown["consent"] = {**output.plain(record.consent), "at": output.iso(record.consent.at)}
+    shown["values"] = dict(record.values)
     shown["legs"] = [
         {**output.plain(leg), "ring_seconds": leg.ring_seconds, "talk_seconds": leg.talk_seconds}
         | {name: output.iso(getattr(leg, name)) for name in times}
@@ -55,6 +60,9 @@ def print_call(call: StoredCall, zone: tzinfo, recordings_dir: Path) -> None:
             ("call", record.id + (" (test)" if record.test else "")),
             ("began", datetime.fromtimestamp(record.started_at, zone).strftime("%Y-%m-%d %H:%M:%S %Z")),
             ("caller", f"{caller} “{record.caller_name}”" if record.caller_name else caller),
+            ("withheld by", f"Privacy: {record.privacy}" if record.privacy else None),
+            ("diverted from", record.diverted_from),
+            ("signature", record.verstat),
             ("dialled", record.did + (f" ({call.number})" if call.number else "")),
             ("company", call.company),
             ("campaign", f"{call.campaign} ({tried})" if call.campaign and tried else call.campaign),
@@ -68,10 +76,13 @@ def print_call(call: StoredCall, zone: tzinfo, recordings_dir: Path) -> None:
             ("cost", f"{amount(record.cost_micros)} {call.currency or ''}" if record.cost_micros is not None else None),
             ("hangup cause", cause_text(record.cause) if record.cause is not None else None),
             ("tags", ", ".join(record.tags) or None),
+            ("values", ", ".join(f"{name} = {value}" for name, value in record.values) or None),
+            ("language", record.language),
             ("path", " → ".join(record.path) or None),
             ("handled by", None if record.handled_by == "controller" else record.handled_by),
             ("configuration", record.config_version),
             ("recording", record.recording_problem),
+            ("consent", _consent(record.consent, clock)),
         ]
     )
     if record.legs:
@@ -105,6 +116,10 @@ def print_call(call: StoredCall, zone: tzinfo, recordings_dir: Path) -> None:
                     ("status", recording.status + (f": {recording.problem}" if recording.problem else "")),
                     ("file", recordings_dir / recording.path if recording.path else None),
                     ("length", f"{recording.seconds:.1f} s" if recording.seconds else None),
+                    (
+                        "paused",
+                        ", ".join(f"{clock(p.begin)} to {clock(p.end) or 'its end'}" for p in recording.pauses) or None,
+                    ),
                     ("level", " left, ".join(level) + (" right" if len(level) > 1 else "") if level else None),
                 ]
             )
@@ -113,6 +128,13 @@ def print_call(call: StoredCall, zone: tzinfo, recordings_dir: Path) -> None:
         output.table(
             ("at", "where", "what", "why"), [(clock(step.at), step.path, step.what, step.why) for step in record.trace]
         )
+
+
+def _consent(consent: Consent | None, clock: Callable[[float], str | None]) -> str | None:
+    if consent is None:
+        return None
+    key = f", key {consent.digit}" if consent.digit else ""
+    return f"{consent.response.told} (at {clock(consent.at)}{key}, {consent.path}, script {consent.script[:12]})"
 
 
 async def follow(app: App, chosen: CallFilter, lines: int, *, once: bool = False) -> None:

@@ -9,8 +9,8 @@ import click
 from callrouter.cli import output
 from callrouter.cli.context import App, pass_app
 from callrouter.cli.lazy import Group
-from callrouter.cli.options import changes_of, confirm, why_option, yes_option
-from callrouter.core.model import DEFAULT_MAX_CALLS, DEFAULT_MAX_PER_HOUR
+from callrouter.cli.options import changes_of, confirm, record_option, why_option, yes_option
+from callrouter.core.model import DEFAULT_MAX_CALLS, DEFAULT_MAX_PER_HOUR, DEFAULT_PAUSE_SECONDS, PAUSE_SECONDS
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -21,6 +21,37 @@ if TYPE_CHECKING:
 CALLS = "Legs over trunks at once."
 PER_HOUR = "Legs over trunks in any 60 minutes."
 SPEND = "By the trunks' rates, from midnight in the company's zone."
+ANONYMOUS = "Whether callers who withhold their number are let in."
+PER_CALLER = "Calls that one number may make in --caller-window."
+WINDOW = "Seconds."
+RECORD = "Recording: the last word, for what no number, flow or target speaks of."
+LANGUAGE = 'Of what callers hear, like es or pt-br; "" for that of the installation\'s voice.'
+CONSENT = ", of callers who consented"
+
+no_record_option = click.option("--no-record", is_flag=True, hidden=True)
+
+
+def consent_option(default: bool | None) -> Any:
+    return click.option(
+        "--require-consent/--no-require-consent",
+        "consent_required",
+        default=default,
+        help="Record only callers whom a flow has asked, or told.",
+    )
+
+
+def pause_options(keys: bool | None, seconds: int | None) -> Any:
+    """What those who talk may do about the recording."""
+    helped = "*1 pauses the recording of a conversation, *2 resumes it; from either telephone."
+    by_keys = click.option("--pause-keys/--no-pause-keys", default=keys, help=helped)
+    longest = click.option(
+        "--pause-seconds",
+        type=click.IntRange(*PAUSE_SECONDS),
+        default=seconds,
+        show_default=seconds is not None,
+        help="A pause ends by itself.",
+    )
+    return lambda command: by_keys(longest(command))
 
 
 @click.group(cls=Group)
@@ -32,7 +63,7 @@ def company() -> None:
     "add",
     examples="""
 callrouter company add acme --title "Acme Plumbing" --timezone America/New_York
-callrouter company add blume --timezone Europe/Berlin --country DE --currency EUR --no-record
+callrouter company add blume --timezone Europe/Berlin --country DE --currency EUR --record never
 """,
 )
 @click.argument("name")
@@ -40,13 +71,20 @@ callrouter company add blume --timezone Europe/Berlin --country DE --currency EU
 @click.option("--title", default="", help="For people to read; made from the name when left out.")
 @click.option("--country", metavar="CC", help="Assumed for its numbers written without + [default: the setting].")
 @click.option("--currency", default="USD", show_default=True, metavar="CUR", help="ISO 4217.")
-@click.option("--record/--no-record", default=True, show_default=True, help="Record its conversations.")
+@click.option("--language", metavar="LANG", help=LANGUAGE)
+@record_option("force", RECORD)
+@no_record_option
+@consent_option(False)
+@pause_options(False, DEFAULT_PAUSE_SECONDS)
 @click.option("--allow", metavar="DEST", multiple=True, help="A country (GB) or prefix (+4420) that may be dialled.")
 @click.option("--max-outbound-calls", default=str(DEFAULT_MAX_CALLS), show_default=True, metavar="N|none", help=CALLS)
 @click.option(
     "--max-outbound-per-hour", default=str(DEFAULT_MAX_PER_HOUR), show_default=True, metavar="N|none", help=PER_HOUR
 )
 @click.option("--max-spend-per-day", default="none", show_default=True, metavar="AMOUNT|none", help=SPEND)
+@click.option("--accept-anonymous/--reject-anonymous", default=True, show_default=True, help=ANONYMOUS)
+@click.option("--max-calls-per-caller", default="none", show_default=True, metavar="N|none", help=PER_CALLER)
+@click.option("--caller-window", type=click.IntRange(1, 86400), default=3600, show_default=True, help=WINDOW)
 @why_option
 @pass_app
 def add(app: App, country: str | None, allow: tuple[str, ...], **given: Any) -> None:
@@ -56,6 +94,7 @@ def add(app: App, country: str | None, allow: tuple[str, ...], **given: Any) -> 
     given["country"] = country or app.settings.country
     given["allowed_destinations"] = allow
     given |= _caps(given, given["currency"])
+    given["record"] = _record(given)
     added = app.write(lambda session: add_company(session, who=app.who, **given))
     output.changed(app, f"company {added.name} added", added)
 
@@ -73,8 +112,8 @@ def list_(app: App) -> None:
         output.say("No companies yet. Add one: callrouter company add NAME --timezone America/New_York")
     else:
         output.table(
-            ("name", "title", "timezone", "country", "currency", "records"),
-            [(c.name, c.title, c.timezone, c.country, c.currency, output.yes_no(c.record)) for c in found],
+            ("name", "title", "timezone", "country", "currency", "record"),
+            [(c.name, c.title, c.timezone, c.country, c.currency, c.record) for c in found],
         )
 
 
@@ -94,12 +133,16 @@ def show(app: App, name: str) -> None:
             ("timezone", found.timezone),
             ("country", found.country),
             ("currency", found.currency),
-            ("records calls", output.yes_no(found.record)),
+            ("language", found.language),
+            ("pauses", f"{'by *1 and *2, ' if found.pause_keys else ''}at most {found.pause_seconds} s"),
+            ("record", f"{found.record}{CONSENT if found.consent_required else ''}"),
             (
                 "calls over trunks",
                 f"{_limit(found.max_outbound_calls, 'at once')}, {_limit(found.max_outbound_per_hour, 'in an hour')}",
             ),
             ("may spend", _spend(found)),
+            ("withheld numbers", "let in" if found.accept_anonymous else "refused"),
+            ("calls of one number", _per_caller(found)),
             ("also allowed", ", ".join(found.allowed_destinations) or "nothing but its targets"),
             *counts.items(),
         ]
@@ -122,12 +165,19 @@ callrouter company edit acme --forbid +88161234567
 @click.option("--timezone", metavar="ZONE", help="IANA zone.")
 @click.option("--country", metavar="CC")
 @click.option("--currency", metavar="CUR")
-@click.option("--record/--no-record", default=None)
+@click.option("--language", metavar="LANG", help=LANGUAGE)
+@record_option(None, RECORD)
+@no_record_option
+@consent_option(None)
+@pause_options(None, None)
 @click.option("--allow", metavar="DEST", multiple=True, help="Add a country (GB) or prefix (+4420) to what is allowed.")
 @click.option("--forbid", metavar="DEST", multiple=True, help="Take one out again.")
 @click.option("--max-outbound-calls", metavar="N|none", help=CALLS)
 @click.option("--max-outbound-per-hour", metavar="N|none", help=PER_HOUR)
 @click.option("--max-spend-per-day", metavar="AMOUNT|none", help=SPEND)
+@click.option("--accept-anonymous/--reject-anonymous", default=None, help=ANONYMOUS)
+@click.option("--max-calls-per-caller", metavar="N|none", help=PER_CALLER)
+@click.option("--caller-window", type=click.IntRange(1, 86400), help=WINDOW)
 @why_option
 @pass_app
 def edit(
@@ -142,6 +192,7 @@ def edit(
     """Change a company; only what is given changes."""
     from callrouter.store.config import edit_company, get_company
 
+    given["record"] = _record(given)
     changes = changes_of({"name": new_name, "allow": allow, "forbid": forbid, **given})
     for option in ("allow", "forbid"):
         changes.pop(option, None)
@@ -172,6 +223,12 @@ def rm(app: App, name: str, yes: bool, why: str) -> None:
     output.removed(app, f"company {name}")
 
 
+def _record(given: dict[str, Any]) -> str | None:
+    """What is said of recording; ``--no-record`` is how ``never`` was said before there were three words."""
+    said: str | None = given["record"]
+    return "never" if given.pop("no_record") else said
+
+
 def _caps(given: dict[str, Any], currency: str) -> dict[str, int | None]:
     """The caps that were given as an ``edit`` or ``add`` takes them.
 
@@ -181,7 +238,7 @@ def _caps(given: dict[str, Any], currency: str) -> dict[str, int | None]:
     from callrouter.errors import InputError
 
     found: dict[str, int | None] = {}
-    for name in ("max_outbound_calls", "max_outbound_per_hour", "max_spend_per_day"):
+    for name in ("max_outbound_calls", "max_outbound_per_hour", "max_spend_per_day", "max_calls_per_caller"):
         text = given.get(name)
         if text is None:
             continue
@@ -208,6 +265,13 @@ def _destinations(before: Company, allow: tuple[str, ...], forbid: tuple[str, ..
         there = ", ".join(before.allowed_destinations) or "nothing"
         raise NotFoundError(f"{', '.join(sorted(unknown))} is not on the list", hint=f"on it: {there}")
     return [each for each in before.allowed_destinations if each not in gone] + list(allow)
+
+
+def _per_caller(company: Company) -> str:
+    from callrouter.core.admission import span
+
+    cap = company.max_calls_per_caller
+    return "any number" if cap is None else f"at most {cap} in {span(company.caller_window)}"
 
 
 def _limit(cap: int | None, what: str) -> str:

@@ -71,7 +71,7 @@ async def inspect(session: AsyncSession, company: str, name: str, text: str) -> 
     """
     from callrouter.core.flow.check import check_flow
     from callrouter.core.flow.parse import parse_flow
-    from callrouter.store.config import get_company, list_prompts, list_targets
+    from callrouter.store.config import get_company, list_groups, list_prompts, list_targets
 
     await get_company(session, company)
     try:
@@ -80,9 +80,10 @@ async def inspect(session: AsyncSession, company: str, name: str, text: str) -> 
         message = exc.message.removeprefix(f"line {exc.line}, column {exc.column}: ")
         return Inspected(None, [Place("error", message, exc.hint, line=exc.line, column=exc.column)])
     targets = [target.name for target in await list_targets(session, company)]
+    groups = [group.name for group in await list_groups(session, company)]
     prompts = [prompt.name for prompt in await list_prompts(session, company)]
     places = []
-    for found in check_flow(flow, targets, prompts):
+    for found in check_flow(flow, targets, prompts, groups):
         line, column = place_of(text, found.node, found.message)
         places.append(Place(found.severity, found.message, found.hint, found.node, line, column))
     return Inspected(flow, places)

@@ -17,6 +17,7 @@ from callrouter.cli.options import (
     of_option,
     only_company,
     owner_option,
+    record_option,
     why_option,
     yes_option,
 )
@@ -47,6 +48,7 @@ callrouter number add "(202) 555-0101" --company acme --target ana --backup bob
 @click.option("--target", metavar="NAME", help="The target that rings at once, without a flow.")
 @click.option("--backup", metavar="NAME", help="The target that rings when the server is away.")
 @click.option("--active/--inactive", default=True, help="Inactive: calls are refused.")
+@record_option("inherit", "Recording: comes before the flow's, the target's and the company's word.")
 @why_option
 @pass_app
 def add(app: App, number: str, company: str | None, name: str | None, **given: Any) -> None:
@@ -148,6 +150,7 @@ def show(app: App, number: str, company: str | None) -> None:
             ("answered by", _answer(found)),
             ("backup", found.backup or "the target, or the first one the flow dials"),
             ("active", output.yes_no(found.active)),
+            ("record", found.record),
         ]
     )
 
@@ -168,6 +171,7 @@ callrouter number edit acme/spring-radio --backup ""    # "" takes a campaign or
 @click.option("--target", metavar="NAME", help="The target that rings at once; drops the flow.")
 @click.option("--backup", metavar="NAME", help='The target that rings when the server is away; "" for none.')
 @click.option("--active/--inactive", default=None, help="Inactive: calls are refused.")
+@record_option(None, "Recording: comes before the flow's, the target's and the company's word.")
 @why_option
 @pass_app
 def edit(app: App, number: str, company: str | None, new_number: str | None, why: str, **given: Any) -> None:

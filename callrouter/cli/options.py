@@ -22,6 +22,20 @@ of_option = click.option("--company", metavar="NAME", help="Only this company's.
 new_owner_option = click.option("--company", metavar="NAME", help="Whose; may be left out when there is only one.")
 
 
+def record_option(default: str | None, helped: str) -> Callable[[F], F]:
+    """``--record``: what one part of the routing says of recording."""
+    words = click.Choice(["force", "never", "inherit"])
+    return click.option(
+        "--record",
+        type=words,
+        is_flag=False,
+        flag_value="force",  # as it was said before there were three words
+        default=default,
+        show_default=default is not None,
+        help=helped,
+    )
+
+
 def changes_of(given: dict[str, Any]) -> dict[str, Any]:
     """The options of an ``edit`` that were given.
 

@@ -178,6 +178,10 @@ def _facts(app: App, found: StoredRecording) -> list[tuple[str, object]]:
     ]
 
 
+def _consent(told: dict[str, Any]) -> str:
+    return f"{told['response']} ({told['mode']} at {told['node']}, {told['at']}), script {told['script']}"
+
+
 def _manifest_fields(told: dict[str, Any]) -> list[tuple[str, object]]:
     audio = told["audio"]
     gaps = [
@@ -196,8 +200,8 @@ def _manifest_fields(told: dict[str, Any]) -> list[tuple[str, object]]:
         ("SHA-256", audio["sha256"]),
         ("channels", ", ".join(f"{place}: {who}" for place, who in told["channel_map"].items())),
         ("gaps", "; ".join(gaps) or "none"),
-        ("pauses", f"{len(told['pauses'])}" if told["pauses"] else "none"),
-        ("consent", told["consent"] or "not known"),
+        ("pauses", "; ".join(f"{p['seconds']} s from {p['start']} s, by {p['by']}" for p in told["pauses"]) or "none"),
+        ("consent", _consent(told["consent"]) if told["consent"] else "nobody asked"),
         ("flow", told["flow"] or "none"),
         ("recorded", told["policy"]),
         ("problems", "; ".join(told["problems"]) or None),

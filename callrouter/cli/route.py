@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from callrouter.core.simulate import Answer, Simulation
 
 
-@click.group(cls=Group)
+@click.group(
+    cls=Group,
+    lazy={"replay": ("callrouter.cli.route_replay:replay", "Run stored calls again, also by another routing.")},
+)
 def route() -> None:
     """Where calls would go, and why."""
 
@@ -32,11 +35,15 @@ callrouter route explain +12025550101
 callrouter route explain +12025550101 --from +13125550199 --at "Sat 18:05"
 callrouter route explain spring-radio --digits 1,-,2 --answer ana=busy --answer ben=no-answer
 callrouter route explain spring-radio --answer no-answer --message 0
+callrouter route explain spring-radio --last-call 12 --tagged vip
 """,
 )
 @click.argument("number")
 @owner_option
 @click.option("--from", "caller", metavar="NUMBER", default="+12025550199", help='The caller; "": withheld.')
+@click.option("--first-time", is_flag=True, help="It is the caller's first call; so without any of these.")
+@click.option("--last-call", type=click.FloatRange(0, 3650), metavar="DAYS", help="Their last call came DAYS ago.")
+@click.option("--tagged", multiple=True, metavar="TAG", help="An earlier call of theirs bears this tag.")
 @click.option("--at", metavar="TIME", default="now", help='"Sat 18:05", "18:05", ISO 8601; in the company\'s zone.')
 @click.option(
     "--digits",
@@ -66,6 +73,7 @@ def explain(
     import time
 
     from callrouter.core import phone
+    from callrouter.core.flow.earlier import Earlier
     from callrouter.core.moment import parse_moment
     from callrouter.core.routing import build_table
     from callrouter.core.simulate import Inputs, simulate
@@ -76,7 +84,13 @@ def explain(
 
     found, table = app.read(work)
     entry = table.entries[found.e164]
+    earlier = given["last_call"] is not None or given["tagged"]
+    if given["first_time"] and earlier:
+        raise click.UsageError("--first-time says that there was no call before: leave out --last-call and --tagged.")
+    before = Earlier(int(bool(earlier)), given["last_call"] if given["last_call"] is not None else 1.0, given["tagged"])
+    moment = parse_moment(at, entry.company.timezone, time.time())
     inputs = Inputs(
+        history=before.history(moment),
         digits=keys_of(given["digits"]),
         answers=answers_of(given["answers"]),
         talk_seconds=given["talk"],
@@ -86,7 +100,6 @@ def explain(
     for target, _ in inputs.answers:
         require_target(target, tuple(entry.destinations))
     who = phone.normalize(caller, entry.company.country) if caller.strip() else None
-    moment = parse_moment(at, entry.company.timezone, time.time())
     made = simulate(table, found.e164, who, moment, inputs)
     if app.json:
         output.emit(simulation_json(made))
@@ -151,6 +164,8 @@ def simulation_json(made: Simulation) -> dict[str, Any]:
         "config_version": record.config_version,
         "path": record.path,
         "tags": record.tags,
+        "values": dict(record.values),
+        "language": record.language,
         "rung": made.rung,
         "heard": made.heard,
         "recordings": [ref.kind for ref in record.recordings],
@@ -190,6 +205,8 @@ def print_simulation(made: Simulation, timezone: str, number: str) -> None:
             ("path", " → ".join(record.path) or None),
             ("rung", ", ".join(made.rung) or "nobody"),
             ("tags", ", ".join(record.tags) or None),
+            ("values", ", ".join(f"{name} = {value}" for name, value in record.values) or None),
+            ("language", record.language),
             ("to be recorded", kept or "nothing"),
         ]
     )

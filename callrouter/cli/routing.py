@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from callrouter.store.routing_code import Past
 
 
-@click.group(cls=Group)
+@click.group(
+    cls=Group,
+    lazy={"plan": ("callrouter.cli.routing_plan:plan", "Say which calls a routing FILE would send elsewhere.")},
+)
 def routing() -> None:
-    """Routing as code: export, check, apply, history, rollback."""
+    """Routing as code: export, check, plan, apply, history, rollback."""
 
 
 @routing.command(
@@ -339,10 +342,7 @@ def proposed(app: App, file: str) -> ConfigSnapshot:
     from callrouter.cli import routing_text
     from callrouter.cli.flow_text import read_text
     from callrouter.core.routing_code.fields import to_snapshot
-    from callrouter.store.companies import titled
 
     seen = routing_text.look(app, read_text(file), alone=True)
     routing_text.require_right(seen)
-    # Spoken texts may hold titles: those that the file leaves out are made as they will be.
-    whole = {key: {"title": titled(key.name), **values} for key, values in seen.routing.items()}
-    return to_snapshot(whole, seen.version)
+    return to_snapshot(routing_text.with_titles(seen.routing), seen.version)

@@ -31,6 +31,8 @@ class Seen(NamedTuple):
     """The whole, as it would be."""
     version: int = 0
     """The configuration that it was compared with."""
+    current: Routing = MappingProxyType({})
+    """The whole, as it is."""
 
     @property
     def errors(self) -> list[Place]:
@@ -108,7 +110,7 @@ def _proven(
     found = check_routing(routing, known, time.time())
     # What the file says nothing of is not its matter, but where it breaks what was whole.
     mine = [each for each in found if document.place(each.key) is not None or each.severity == "error"]
-    return Seen(document, [_place(document, each) for each in mine], planned, routing, version)
+    return Seen(document, [_place(document, each) for each in mine], planned, routing, version, current)
 
 
 def _trunks(app: App, document: Document, planned: list[Change], routing: Routing) -> list[Place]:
@@ -200,6 +202,13 @@ def place_of_error(exc: CallrouterError) -> Place:
     line, column = (exc.line, exc.column) if isinstance(exc, FlowError) else (None, None)
     message = exc.message.removeprefix(f"line {line}, column {column}: ")
     return Place("error", message, exc.hint, line=line, column=column)
+
+
+def with_titles(routing: Routing) -> Routing:
+    """A routing as it will be: spoken texts may hold titles, and those that a file leaves out are made."""
+    from callrouter.store.companies import titled
+
+    return {key: {"title": titled(key.name), **values} for key, values in routing.items()}
 
 
 def require_right(seen: Seen) -> None:

@@ -16,6 +16,7 @@ from callrouter.cli.options import (
     of_option,
     only_company,
     owner_option,
+    record_option,
     why_option,
     yes_option,
 )
@@ -54,6 +55,7 @@ callrouter target add sales --company acme --sip-uri sip:100@pbx.example --whisp
 @click.option("--title", default="", help="For people to read; made from the name when left out.")
 @click.option("--ring-seconds", type=int, default=25, show_default=True, help="How long it rings.")
 @click.option("--whisper", metavar="TEXT", help="Said to the business first; may hold {campaign}, {number}, {company}.")
+@record_option("inherit", "Recording: comes before the company's word.")
 @premium_option
 @why_option
 @pass_app
@@ -132,6 +134,7 @@ def show(app: App, name: str, company: str | None) -> None:
             ("rings", _rings(found)),
             ("ring seconds", found.ring_seconds),
             ("whisper", found.whisper or "none"),
+            ("record", found.record),
             ("numbers", ", ".join(numbers) or "none directly"),
         ]
     )
@@ -153,6 +156,7 @@ callrouter target edit acme/ana --whisper ""    # no whisper any more
 @click.option("--title")
 @click.option("--ring-seconds", type=int)
 @click.option("--whisper", metavar="TEXT", help='"" for none.')
+@record_option(None, "Recording: comes before the company's word.")
 @premium_option
 @why_option
 @pass_app

@@ -29,7 +29,7 @@ MEDIA_ENCRYPTION = ("none", "sdes", "dtls")
 NUMBER_FORMAT = ("e164", "e164-no-plus", "national", "international-00")
 FIELDS = tuple(
     "preset host port transport match registers username codecs caller_id fixed_caller_id did_source number_format "  # noqa: SIM905
-    "qualify_seconds country media_encryption secure_only next_trunk setup_seconds rates".split()
+    "qualify_seconds country media_encryption secure_only trust_identity next_trunk setup_seconds rates".split()
 )
 
 
@@ -57,6 +57,11 @@ def trunk_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--media-encryption", type=click.Choice(MEDIA_ENCRYPTION), help="SRTP; sdes needs TLS."),
         click.option(
             "--secure-only/--no-secure-only", default=None, help="Refuse its calls when they come without TLS."
+        ),
+        click.option(
+            "--trust-identity/--no-trust-identity",
+            default=None,
+            help="Believe its P-Asserted-Identity, Remote-Party-ID and verstat.",
         ),
         click.option("--next-trunk", metavar="NAME", help='Tried when this one fails; "": none.'),
         click.option(
@@ -205,6 +210,7 @@ def show(app: App, name: str) -> None:
             ("host", f"{found.host}:{found.port} over {found.transport}"),
             ("audio", "in clear" if found.media_encryption == "none" else f"SRTP, {found.media_encryption}"),
             ("calls without TLS", "refused" if found.secure_only else "taken"),
+            ("who calls", "as it asserts (P-Asserted-Identity)" if found.trust_identity else "as From says"),
             ("calls come from", ", ".join(found.match) or found.host),
             ("registers", output.yes_no(found.registers)),
             ("username", found.username),

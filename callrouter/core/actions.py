@@ -36,6 +36,32 @@ class CancelTimer:
 
 
 @dataclass(frozen=True, slots=True)
+class AskGroup:
+    """Tell what is known of a group's targets: answered by ``events.GroupKnown``."""
+
+    ref: str
+    group_id: str
+    target_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One of several destinations that ring at once."""
+
+    leg_id: str
+    target: str
+    """Name."""
+    endpoint: str
+    caller_id: str | None
+    """E.164 shown to this one; None: the caller's own identity."""
+    whisper: tuple[Prompt, ...] = ()
+    trunk: str | None = None
+    number: str = ""
+    rate: int | None = None
+    """As in ``Dial``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Dial:
     """Enter the talk phase: the dialplan records both legs, rings the destination and connects it."""
 
@@ -50,6 +76,8 @@ class Dial:
     """E.164 shown to the business; None: the caller's own identity, as it came."""
     whisper: tuple[Prompt, ...] = ()
     record: bool = True
+    pause_keys: bool = False
+    """Whether the keys *1 and *2 pause and resume the recording."""
     music: bool = False
     """The caller hears hold music instead of ringing."""
     ringing: bool = False
@@ -60,6 +88,8 @@ class Dial:
     """E.164, when over a trunk."""
     rate: int | None = None
     """What a minute costs, in millionths of the company's currency unit; None: not known."""
+    branches: tuple[Branch, ...] = ()
+    """All that ring at once; then ``endpoint`` is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +119,21 @@ class StopRecording:
 
 
 @dataclass(frozen=True, slots=True)
+class SetConsent:
+    """Note on the caller's channel whether they may be recorded, where the dialplan finds it without us."""
+
+    given: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PauseRecording:
+    """Have silence recorded of both sides of the conversation, or (``on`` False) what is said again."""
+
+    recording_id: str
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Hangup:
     cause: int
     """Q.850."""
@@ -107,10 +152,13 @@ Action: TypeAlias = (
     | StopPlayback
     | StartTimer
     | CancelTimer
+    | AskGroup
     | Dial
     | StopLeg
     | Record
     | StopRecording
+    | SetConsent
+    | PauseRecording
     | Hangup
     | LeaveToFailsafe
 )

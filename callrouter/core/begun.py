@@ -8,8 +8,11 @@ from types import MappingProxyType
 
 from callrouter.core import events as e
 from callrouter.core import notes as note
+from callrouter.core.blocks import ANONYMOUS, NO_BLOCKS, Block, BlockList, block_list
 from callrouter.core.cdr import LogItem
+from callrouter.core.flow import nodes as n
 from callrouter.core.flow.parse import parse_flow
+from callrouter.core.flow.said import said_by
 from callrouter.core.model import FlowVersion
 from callrouter.core.routing import Entry, RoutingTable, direct_flow
 from callrouter.core.state import BACKUP_LEG, HandedOver, Over, Session
@@ -54,7 +57,8 @@ def table_begun_with(
             continue
         begun = _as_begun(entry, routed.flow_version_id, entries, versions)
         if begun is not None:
-            return replace(table, entries=MappingProxyType({**table.entries, arrived.did: begun})), True
+            entries_then = MappingProxyType({**table.entries, arrived.did: begun})
+            return replace(table, entries=entries_then, blocks=_judged(arrived, routed)), True
     return current, False
 
 
@@ -65,17 +69,20 @@ def stranded(call_id: str, entries: Iterable[LogItem], table: RoutingTable) -> S
     :param table: the routing in force now
     """
     session = Session(call_id, wait=HandedOver(), ending=LOST)
-    wait = HandedOver()
+    wait, targets = HandedOver(), dict[str, str]()
     for entry in entries:
         match entry:
             case e.CallArrived():
                 session = replace(session, entry=table.entries.get(entry.did), did=entry.did, caller=entry.caller)
             case note.LegPlanned():
+                targets[entry.leg_id] = entry.target
                 wait = HandedOver(
-                    entry.leg_id, entry.target, wait.legs + 1 if entry.leg_id.startswith(BACKUP_LEG) else 0
+                    entry.dial or entry.leg_id,
+                    entry.target,
+                    wait.legs + 1 if entry.leg_id.startswith(BACKUP_LEG) else 0,
                 )
-            case e.LegAnswered(leg_id=leg_id) if leg_id == wait.leg_id:
-                wait = replace(wait, answered_at=entry.at)
+            case e.LegAnswered(leg_id=leg_id) if leg_id in targets:
+                wait = replace(wait, target=targets[leg_id], answered_at=entry.at)
                 session = replace(session, talked=session.talked or wait.target)
             case e.DialReturned(leg_id=leg_id) if leg_id == wait.leg_id:
                 wait = HandedOver()
@@ -101,7 +108,7 @@ def _as_begun(
             return _active(entry)
         rung = next((each.target for each in entries if isinstance(each, note.LegPlanned)), None)
         flow = direct_flow(rung) if rung is not None else None
-        return _active(replace(entry, flow=flow, flow_label="direct", flow_version_id=None)) if flow else None
+        return _with_flow(entry, flow, "direct", None) if flow else None
     version = versions.get(version_id)
     if version is None:
         return None
@@ -110,9 +117,22 @@ def _as_begun(
     except InputError:
         return None
     label = f"{version.name}@{version.version}"
-    return _active(replace(entry, flow=flow, flow_label=label, flow_version_id=version_id))
+    return _with_flow(entry, flow, label, version_id)
+
+
+def _with_flow(entry: Entry, flow: n.Flow, label: str, version_id: str | None) -> Entry:
+    said = said_by(flow, entry.members)
+    return _active(replace(entry, flow=flow, flow_label=label, flow_version_id=version_id, said=said))
 
 
 def _active(entry: Entry) -> Entry:
-    """A number that was switched off since was on when the call came in."""
-    return replace(entry, number=replace(entry.number, active=True), problem=None)
+    """A number that was switched off since was on when the call came in, and its company may have let in others."""
+    company = replace(entry.company, accept_anonymous=True, max_calls_per_caller=None)
+    return replace(entry, number=replace(entry.number, active=True), company=company, problem=None)
+
+
+def _judged(arrived: e.CallArrived, routed: note.Routed) -> BlockList:
+    """Who was let in is not kept out afterwards, and who was kept out stays so."""
+    if not routed.blocked:
+        return NO_BLOCKS
+    return block_list([Block("", None, arrived.caller or ANONYMOUS, routed.why)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -10,9 +10,14 @@ from callrouter.core import events as e
 from callrouter.core import notes as note
 from callrouter.core.disposition import UNWATCHED, Disposition, LegResult, cause_text, leg_result
 from callrouter.core.outbound import cost_micros
-from callrouter.core.records import CallRecord, Leg, RecordingRef, TraceStep
+from callrouter.core.records import CallRecord, Consent, Leg, Pause, RecordingRef, TraceStep
 
 LogItem: TypeAlias = e.Event | note.Note
+
+ANSWERED_ELSEWHERE = 26
+"""Q.850, of legs that rang at once with one that answered."""
+_CAUSES = {"BUSY": 17, "NOANSWER": 19}
+"""Q.850 of one of several that rang at once: Asterisk's cause is that of any of them, or none."""
 
 
 def fold(log: Iterable[LogItem]) -> CallRecord | None:
@@ -23,6 +28,7 @@ def fold(log: Iterable[LogItem]) -> CallRecord | None:
     """
     record: CallRecord | None = None
     rates: dict[str, int] = {}
+    dials: dict[str, str] = {}
     held_since: float | None = None
     for item in log:
         if isinstance(item, e.CallArrived):
@@ -32,6 +38,8 @@ def fold(log: Iterable[LogItem]) -> CallRecord | None:
             return None
         if isinstance(item, note.LegPlanned) and item.rate is not None:
             rates[item.leg_id] = item.rate
+        if isinstance(item, note.LegPlanned) and item.dial:
+            dials[item.leg_id] = item.dial
         if isinstance(item, e.LegHeld):
             if item.on and held_since is None and _is_open(record, item.leg_id):
                 held_since = item.at
@@ -41,7 +49,7 @@ def fold(log: Iterable[LogItem]) -> CallRecord | None:
         ends = isinstance(item, e.DialReturned | e.CallerHungUp | e.LedgerClosed)
         if ends and held_since is not None:
             record, held_since = _hold(record, item.at - held_since), None
-        record = _add(record, item)
+        record = _add(record, item, dials)
     return _priced(record, rates) if record is not None and rates else record
 
 
@@ -68,10 +76,16 @@ def _begin(event: e.CallArrived) -> CallRecord:
         started_at=event.at,
         test=event.test,
         handled_by=event.handled_by,
+        privacy=event.privacy,
+        diverted_from=event.diverted_from,
+        verstat=event.verstat,
     )
 
 
-def _add(record: CallRecord, item: LogItem) -> CallRecord:
+def _add(record: CallRecord, item: LogItem, dials: Mapping[str, str]) -> CallRecord:
+    """
+    :param dials: what legs that ring at once have in common, by leg
+    """
     match item:
         case note.Routed():
             record = replace(
@@ -93,13 +107,24 @@ def _add(record: CallRecord, item: LogItem) -> CallRecord:
         case note.Tagged():
             tags = tuple(dict.fromkeys((*record.tags, *item.tags)))
             return _trace(replace(record, tags=tags), item.at, item.path, "tagged", ", ".join(item.tags))
+        case note.Assigned():
+            values = {**dict(record.values), **dict(item.values)}
+            told = [f"{name} = {value}" for name, value in item.values]
+            told += [f"language = {item.language}"] * (item.language is not None)
+            record = replace(record, values=tuple(values.items()), language=item.language or record.language)
+            return _trace(record, item.at, item.path, "set", ", ".join(told))
         case note.Gathered():
             count = len(item.digits)
             hidden = f" ({count} digit{'s' if count > 1 else ''})" if e.HIDDEN in item.digits else ""
             return _trace(record, item.at, item.path, f"gathered {item.name}", item.digits + hidden)
+        case note.Consented():
+            consent = Consent(item.at, item.path, item.mode, item.response, item.script, item.digit)
+            traced = _trace(record, item.at, item.path, f"consent: {item.response}", item.response.told)
+            return replace(traced, consent=consent)
         case note.LegPlanned():
             # Destinations are tried one after another: the dialplan does not say how its last one ended.
-            record = _end_open_leg(record, item.at, LegResult.FAILED, 0)
+            if not any(item.dial and dials.get(leg.id) == item.dial for leg in record.legs):
+                record = _end_open_leg(record, item.at, LegResult.FAILED, 0)
             if any(leg.id == item.leg_id for leg in record.legs):
                 return record
             leg = Leg(
@@ -121,6 +146,12 @@ def _add(record: CallRecord, item: LogItem) -> CallRecord:
         case note.RecordingSkipped():
             record = replace(record, recording_problem=record.recording_problem or item.why)
             return _trace(record, item.at, "recording", "trouble", item.why)
+        case note.RecordingPaused():
+            record = _paused(record, item.recording_id, lambda known: (*known, Pause(item.at, None, item.by)))
+            return _trace(record, item.at, "recording", "paused", item.by)
+        case note.RecordingResumed():
+            record = _paused(record, item.recording_id, lambda known: _ended(known, item.at))
+            return _trace(record, item.at, "recording", "resumed", item.by)
         case note.Concluded():
             return _conclude(record, item)
         case e.LegStarted():
@@ -131,6 +162,7 @@ def _add(record: CallRecord, item: LogItem) -> CallRecord:
             answered = _leg(record, item.leg_id, answered_at=item.at)
             if answered == record:
                 return record
+            answered = _others_elsewhere(answered, item, dials)
             return _trace(answered, item.at, item.leg_id, "answered", "the destination answered")
         case e.DialRefused():
             legs = tuple(
@@ -138,6 +170,10 @@ def _add(record: CallRecord, item: LogItem) -> CallRecord:
                 for leg in record.legs
             )
             return replace(record, legs=legs)
+        case e.LegEnded():
+            return _end_leg(record, item.leg_id, item.at, leg_result(item.status, 0), _CAUSES.get(item.status, 0))
+        case e.DialReturned() if item.leg_id in dials.values():
+            return _all_ended(record, item, [leg for leg, dial in dials.items() if dial == item.leg_id])
         case e.DialReturned():
             if item.status == "NOANSWER":
                 record = _untaken(record, item.leg_id)
@@ -149,6 +185,37 @@ def _add(record: CallRecord, item: LogItem) -> CallRecord:
             record = replace(record, ended_at=item.at, cause=item.cause)
             return _trace(record, item.at, "call", "ended", cause_text(item.cause))
     return record
+
+
+def _others_elsewhere(record: CallRecord, item: e.LegAnswered, dials: Mapping[str, str]) -> CallRecord:
+    """Of legs that ring at once the first to answer has the call; Asterisk cancels the others."""
+    for leg_id, dial in dials.items():
+        if leg_id != item.leg_id and dial == dials.get(item.leg_id):
+            record = _end_leg(record, leg_id, item.at, LegResult.CANCELLED, ANSWERED_ELSEWHERE)
+    return record
+
+
+def _all_ended(record: CallRecord, item: e.DialReturned, legs: Sequence[str]) -> CallRecord:
+    """The talk phase of legs that rang at once is over."""
+    cause = _CAUSES.get(item.status, item.cause)
+    for leg_id in legs:
+        if item.status == "NOANSWER":
+            record = _untaken(record, leg_id)
+        record = _end_leg(record, leg_id, item.at, leg_result(item.status, item.cause), cause)
+    return record
+
+
+def _paused(
+    record: CallRecord, recording_id: str, change: Callable[[tuple[Pause, ...]], tuple[Pause, ...]]
+) -> CallRecord:
+    recordings = tuple(
+        replace(ref, pauses=change(ref.pauses)) if ref.id == recording_id else ref for ref in record.recordings
+    )
+    return replace(record, recordings=recordings)
+
+
+def _ended(known: tuple[Pause, ...], at: float) -> tuple[Pause, ...]:
+    return (*known[:-1], replace(known[-1], end=at)) if known else ()
 
 
 def _conclude(record: CallRecord, item: note.Concluded) -> CallRecord:
@@ -235,14 +302,17 @@ def _is_open(record: CallRecord, leg_id: str) -> bool:
 def _hold(record: CallRecord, seconds: float) -> CallRecord:
     if not record.legs:
         return record
-    last = record.legs[-1]
-    return replace(record, legs=(*record.legs[:-1], replace(last, hold_seconds=last.hold_seconds + max(0.0, seconds))))
+    held = next((leg for leg in reversed(record.legs) if leg.answered_at is not None), record.legs[-1])
+    longer = replace(held, hold_seconds=held.hold_seconds + max(0.0, seconds))
+    return replace(record, legs=tuple(longer if leg is held else leg for leg in record.legs))
 
 
 def _ledger(record: CallRecord, item: e.LedgerClosed) -> CallRecord:
     """The end of a call that nobody watched, from Asterisk's own CDR."""
-    if record.legs and record.legs[-1].ended_at is None:
-        last = record.legs[-1]
+    ringing = [leg for leg in record.legs if leg.ended_at is None]
+    if ringing:
+        # Of several that rang at once at most one is left when it has answered.
+        last = next((leg for leg in ringing if leg.answered_at is not None), ringing[-1])
         if (item.answered_at or item.billsec > 0) and item.dialstatus in ("", "ANSWER"):
             began = item.answered_at or item.at - item.billsec
             if last.answered_at is None or began < last.answered_at:
@@ -254,6 +324,7 @@ def _ledger(record: CallRecord, item: e.LedgerClosed) -> CallRecord:
         # The business may have hung up long before the caller's channel went: nobody was there to go on with it.
         talked_until = item.answered_at + item.billsec if item.answered_at and item.billsec > 0 else item.at
         record = _end_leg(record, last.id, min(item.at, talked_until), result, item.cause)
+        record = _end_open_leg(record, item.at, LegResult.CANCELLED, item.cause)
     elif (
         item.billsec > 0
         and item.dialstatus == "ANSWER"

@@ -21,6 +21,8 @@ class Disposition(StrEnum):
     """The destination could not be reached."""
     REJECTED = "rejected"
     """Refused by routing: unknown or inactive number."""
+    BLOCKED = "blocked"
+    """Refused for its caller: on a block list, withheld, or too many calls in a short time."""
     COMPLETED = "completed"
     """The flow ended by itself without ringing anybody, as it was told to."""
 

@@ -9,6 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from callrouter.core.groups import Facts
+from callrouter.core.identity import CallerHistory
+from callrouter.core.model import HoursOverride
+
 
 @dataclass(frozen=True, slots=True)
 class CallArrived:
@@ -35,6 +39,16 @@ class CallArrived:
     """Why no controller saw this call, which is told afterwards from Asterisk's own records; empty: one did."""
     trunks_down: tuple[tuple[str, str], ...] = ()
     """Trunks known to be down, each with the reason."""
+    overrides: tuple[HoursOverride, ...] = ()
+    """Opening hours of this number that are overridden now."""
+    privacy: str | None = None
+    """Why the caller's number is withheld, in the words of RFC 3323 ("id"); None: it was not asked for."""
+    diverted_from: str | None = None
+    """Who diverted the call to us (RFC 5806), with the reason."""
+    verstat: str | None = None
+    """What the trunk says of the number's signature (STIR/SHAKEN); None: nothing, or it is not trusted."""
+    history: CallerHistory | None = None
+    """Of this caller at the company; None: it is not known, or the number is withheld."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +156,20 @@ class RecordingTrouble:
     problem: str
 
 
+COMMAND = "command"
+"""Who asked for a pause, when it was somebody at a shell."""
+
+
+@dataclass(frozen=True, slots=True)
+class PauseAsked:
+    """Somebody wants the conversation's recording paused, or resumed."""
+
+    at: float
+    on: bool
+    by: str
+    """"caller", "business", or COMMAND."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrunksChanged:
     """Trunks went down or came back."""
@@ -149,6 +177,25 @@ class TrunksChanged:
     at: float
     down: tuple[tuple[str, str], ...]
     """Those known to be down now, each with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupKnown:
+    """What is known of a group that a call came to; each time its turn is one more."""
+
+    at: float
+    ref: str
+    group_id: str
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
+class LegEnded:
+    """One of several destinations that ring at once is out; the others go on. ``status`` is a DIALSTATUS."""
+
+    at: float
+    leg_id: str
+    status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +217,8 @@ class ActionFailed:
     action: str
     reason: str
     ref: str | None = None
+    gone: bool = False
+    """It was asked of a channel that is no more; the call's end is reported, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +272,10 @@ Event: TypeAlias = (
     | DialReturned
     | RecordingEnded
     | RecordingTrouble
+    | PauseAsked
     | TrunksChanged
+    | GroupKnown
+    | LegEnded
     | DialRefused
     | ActionFailed
     | CallerHungUp

@@ -6,11 +6,12 @@ The dialplan cannot ask anybody anything: it gets the answers beforehand, as win
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from callrouter.core.flow import nodes as n
 from callrouter.core.flow.check import dialled
-from callrouter.core.hours import is_open, next_change
+from callrouter.core.hours import is_open, next_change, override_for
 from callrouter.core.routing import Destination, Entry, filled
 from callrouter.errors import InputError
 
@@ -32,6 +33,8 @@ class Alone:
     """Rung in order; empty: the call ends after the announcement."""
     cause: int = 16
     """Q.850, when nobody is to be rung."""
+    consent: bool | None = None
+    """Whether what is said makes the caller one who may be recorded; None: nothing of it is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +49,13 @@ def failsafe_windows(entry: Entry, now: float) -> tuple[Window, ...]:
     """What the dialplan does with the calls of a number from now on; neighbouring windows differ.
 
     Followed from the flow's start: what is played is announced, tags are passed by, hours are asked. At the first node
-    that needs the controller (a menu, a gather, a voicemail) the backup destinations ring; at a ``dial`` the targets
-    that this branch can reach come before them, but after the backup that the number itself names; at a ``hangup`` the
-    call ends, for then the flow has said that nobody is there. Hours that cannot be read count as open.
+    that needs the controller (a menu, a gather, a voicemail) the backup destinations ring; of a ``split`` the branch
+    that most callers take is followed; a ``geo`` whose branches do not all come to the same rings whomever they reach,
+    for the dialplan does not tell areas apart; at a ``dial`` the targets that this branch can reach come before them,
+    but after the backup that the number itself names; at a ``hangup`` the call ends, for then the flow has said that
+    nobody is there. A ``consent`` by staying on the line is announced; one that takes a key is passed by, as if agreed,
+    and nothing is recorded (``Alone.consent``). Hours that cannot be read count as open; what overrides them ends in
+    its time.
 
     :param now: seconds since the epoch
     """
@@ -69,36 +76,80 @@ def failsafe_windows(entry: Entry, now: float) -> tuple[Window, ...]:
 
 def at_moment(entry: Entry, at: float) -> Alone:
     """What the dialplan does with a call that comes at an instant (seconds since the epoch)."""
+    return _from(entry, entry.flow.start, at, None, {})
+
+
+_Known: TypeAlias = dict[tuple[str, str | None], Alone | None]
+
+
+def _from(entry: Entry, start: str, at: float, language: str | None, known: _Known) -> Alone:
+    """What the dialplan does from a node on.
+
+    :param language: that was chosen before
+    :param known: what it does from branches that were followed before; None: it is being followed
+    """
     said: n.Prompts = ()
-    name: str | None = entry.flow.start
+    consent: bool | None = None
+    name: str | None = start
     for _ in range(MAX_NODES):
         node = entry.flow.nodes.get(name) if name is not None else None
         match node:
             case n.Play():
-                said, name = (*said, *(filled(prompt, entry) for prompt in node.prompts)), node.next
+                said, name = (*said, *(filled(prompt, entry, language) for prompt in node.prompts)), node.next
+            case n.Consent(mode=n.ConsentMode.ANNOUNCE):
+                said, name = (*said, *(filled(prompt, entry, language) for prompt in node.prompts)), node.on_agreed
+                consent = consent is not False
+            case n.Consent():
+                name, consent = node.on_agreed, False
             case n.Tag():
                 name = node.next
+            case n.Set():
+                name, language = node.next, node.language or language
             case n.Hours():
                 name = node.on_open if _open(entry, node, at) else node.on_closed
+            case n.Split():
+                name = max(node.branches, key=lambda branch: branch[1])[0]
+            case n.Caller():
+                name = node.on_unknown
+            case n.Geo():
+                assert name is not None
+                found = {_branch(entry, to, at, language, known) for _, to in n.exits(node)}
+                alone = next(iter(found)) if len(found) == 1 else Alone((), _ring(entry, name))
+                alone = alone or Alone((), entry.backups)
+                later = consent if alone.consent is None else alone.consent and consent is not False
+                return replace(alone, announce=(*said, *alone.announce), consent=later)
             case n.Dial():
                 assert name is not None
-                return Alone(said, _ring(entry, name))
+                return Alone(said, _ring(entry, name), consent=consent)
             case n.Hangup():
-                return Alone(said, (), n.HANGUP_CAUSES[node.cause])
+                return Alone(said, (), n.HANGUP_CAUSES[node.cause], consent)
             case n.Menu() | n.Gather() | n.Voicemail() | None:
                 break
-    return Alone(said, entry.backups)
+    return Alone(said, entry.backups, consent=consent)
+
+
+def _branch(entry: Entry, to: str | None, at: float, language: str | None, known: _Known) -> Alone | None:
+    """What the dialplan does in a branch; None: it comes back to where it is being followed."""
+    if to is None:
+        return Alone((), (), n.HANGUP_CAUSES["normal"])
+    key = (to, language)
+    if key not in known:
+        known[key] = None
+        known[key] = _from(entry, to, at, language, known)
+    return known[key]
 
 
 def _ring(entry: Entry, start: str) -> tuple[Destination, ...]:
     """The number's own backup, what this branch dials, then every other backup."""
     branch = n.Flow(entry.flow.name, start, entry.flow.nodes)
-    names = [entry.number.backup, *dialled(branch), *(backup.target.name for backup in entry.backups)]
+    names = [entry.number.backup, *dialled(branch, entry.members), *(backup.target.name for backup in entry.backups)]
     known = {backup.target.name: backup for backup in entry.backups}
     return tuple(known[name] for name in dict.fromkeys(names) if name in known)
 
 
 def _open(entry: Entry, node: n.Hours, at: float) -> bool:
+    if (override := override_for(entry.overrides, entry.flow.name, at)) is not None:
+        return override.state == "open"
     try:
         return is_open(node.open, node.timezone or entry.company.timezone, at, entry.company.country)
     except InputError:
@@ -119,6 +170,7 @@ def _changes(entry: Entry, now: float) -> list[float]:
                 node.open, node.timezone or entry.company.timezone, entry.company.country, now, end
             )
         }
+        | {each.until for each in entry.overrides if now < each.until < end}
     )
     if len(found) > MAX_WINDOWS:
         return found[:MAX_WINDOWS]

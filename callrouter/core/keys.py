@@ -9,9 +9,10 @@ from dataclasses import replace
 from callrouter.core import actions as a
 from callrouter.core import events as e
 from callrouter.core import notes as note
+from callrouter.core.consent import pressed, silent
 from callrouter.core.flow import nodes as n
 from callrouter.core.state import Choosing, Saying, Session, Step, Tail
-from callrouter.core.walk import leave, next_id, node_of, say, stop_waiting
+from callrouter.core.walk import consented, leave, next_id, node_of, say, stop_waiting
 
 TAIL_SECONDS = 3.0
 """So long after a sensitive entry is over whatever is pressed still belongs to it."""
@@ -35,6 +36,8 @@ def masked(session: Session, event: e.Event) -> e.Event:
             return event
         if isinstance(node, n.Gather) and not event.digit.isdecimal():
             return event
+        if isinstance(node, n.Consent) and pressed(node, event.digit) is not None:
+            return event
     return replace(event, digit=e.HIDDEN)
 
 
@@ -52,6 +55,9 @@ def digit_pressed(session: Session, event: e.Digit) -> Step:
             return _choose(session, node, event)
         case n.Gather() as node if _counts(session, True):
             return _gather(session, node, event)
+        case n.Consent() as node if (response := pressed(node, event.digit)) is not None:
+            stopped = Step(session, stop_waiting(session))
+            return stopped.then(consented(session, node, response, event.at, event.digit))
     return Step(session)
 
 
@@ -64,6 +70,8 @@ def no_digit(session: Session, at: float) -> Step:
             return _entered(session, node, wait.digits, at, f"no further digit in {node.between:g} s")
         case n.Menu() | n.Gather() as node:
             return _round_lost(session, node, at, "timeout", f"nothing pressed in {node.timeout:g} s", node.on_timeout)
+        case n.Consent() as node:
+            return consented(session, node, silent(node), at)
     return Step(session)
 
 

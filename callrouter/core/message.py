@@ -9,6 +9,8 @@ from callrouter.core import notes as note
 from callrouter.core.cdr import LogItem
 from callrouter.core.conclusion import MIN_MESSAGE_SECONDS, TONE_SECONDS
 
+HUNG_UP = "the caller hung up before the message began"
+
 
 def nothing_to_record(log: Sequence[LogItem], recording_id: str, *, begun: bool) -> str | None:
     """Why there is no message though one was planned; None: there should be one, and it is missing.
@@ -31,12 +33,12 @@ def nothing_to_record(log: Sequence[LogItem], recording_id: str, *, begun: bool)
                     return "the caller said nothing" if item.seconds < MIN_MESSAGE_SECONDS else None
                 break
             case e.ActionFailed(action="Record", ref=ref) if ref == recording_id:
-                return None
+                return HUNG_UP if item.gone else None
     soon = planned_at + TONE_SECONDS + MIN_MESSAGE_SECONDS
     for item in after:
         match item:
             case e.CallerHungUp(at=at) | e.LedgerClosed(at=at) if at < soon:
-                return "the caller hung up before the message began"
+                return HUNG_UP
             case e.Resumed() if not begun:
                 return "the controller was killed before the message began; it began again under another id"
             case e.LedgerClosed(asterisk_ended=False) if not begun:

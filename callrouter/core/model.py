@@ -47,6 +47,32 @@ class NumberFormat(StrEnum):
     INTERNATIONAL_00 = "international-00"  # 0012025550123
 
 
+class RecordingPolicy(StrEnum):
+    """What one part of the routing says of recording (``recording_policy.decide_recording``)."""
+
+    FORCE = "force"
+    NEVER = "never"
+    INHERIT = "inherit"
+    """Nothing: the next one's word counts."""
+
+    @classmethod
+    def of(cls, said: object) -> RecordingPolicy:
+        """One of the words, or yes and no.
+
+        :raises ValueError: something else
+        """
+        return cls(said)  # type: ignore[arg-type]
+
+    @classmethod
+    def _missing_(cls, value: object) -> RecordingPolicy | None:
+        """Yes and no, as it was said before there were three words."""
+        return (cls.FORCE if value else cls.NEVER) if isinstance(value, bool) else None
+
+
+PAUSE_SECONDS = (5, 3600)
+"""Least and most of ``Company.pause_seconds``."""
+DEFAULT_PAUSE_SECONDS = 120
+"""Long enough to read out a card twice."""
 DEFAULT_MAX_CALLS = 50
 """Of a new company: more people than that talk at once in few businesses that answer on outside lines."""
 DEFAULT_MAX_PER_HOUR = 1000
@@ -76,7 +102,16 @@ class Company:
     """ISO 3166 alpha-2; assumed for numbers written without +."""
     currency: str = "USD"
     """ISO 4217."""
-    record: bool = True
+    language: str | None = None
+    """Of what callers hear, where no flow chooses another ("en", "pt-br"); None: that of the installation's voice."""
+    record: RecordingPolicy = RecordingPolicy.FORCE
+    """The last word; ``inherit`` here: nothing is recorded but what a number, a node or a target says."""
+    consent_required: bool = False
+    """Whether only callers that a flow has asked for consent are recorded."""
+    pause_keys: bool = False
+    """Whether who talks can pause the recording by *1 and resume it by *2."""
+    pause_seconds: int = DEFAULT_PAUSE_SECONDS
+    """After so long a pause ends by itself."""
     allowed_destinations: tuple[str, ...] = ()
     """Countries ("US") and prefixes ("+4420") that may be dialled though no target of the routing names them."""
     max_outbound_calls: int | None = None
@@ -85,6 +120,12 @@ class Company:
     """Legs dialled over trunks in any 60 minutes; None: no cap."""
     max_spend_per_day: int | None = None
     """Minor units of ``currency``, by the trunks' rates, from midnight in the company's zone; None: no cap."""
+    accept_anonymous: bool = True
+    """Whether callers who withhold their number are let in."""
+    max_calls_per_caller: int | None = None
+    """Calls of one number in any ``caller_window``; what is above is refused. None: no cap."""
+    caller_window: int = 3600
+    """Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +169,9 @@ class Trunk:
     media_encryption: MediaEncryption = MediaEncryption.NONE
     secure_only: bool = False
     """Whether an INVITE of this trunk that came without TLS is refused."""
+    trust_identity: bool = False
+    """Whether P-Asserted-Identity, Remote-Party-ID and ``verstat`` of this trunk are believed; else who calls is what
+    From says."""
     next_trunk: str | None = None
     """Name of the trunk that is tried when this one fails."""
     setup_seconds: float = 4.0
@@ -153,6 +197,57 @@ class Target:
     ring_seconds: int = 25
     whisper: str | None = None
     """Spoken to the business before the caller is connected; may hold {campaign}, {number}, {company}."""
+    record: RecordingPolicy = RecordingPolicy.INHERIT
+
+
+class Strategy(StrEnum):
+    """Whom of a group a call rings, and in which order (``groups.order``)."""
+
+    IN_ORDER = "in-order"
+    """As the members stand in the list."""
+    ROUND_ROBIN = "round-robin"
+    """As they stand, each call beginning with the one behind the member that the call before began with."""
+    WEIGHTED = "weighted"
+    """Each begins a share of the calls that is as large as its weight."""
+    TIERS = "tiers"
+    """Lowest tier first; round robin within each."""
+    LEAST_RECENT = "least-recent"
+    """Whoever was rung longest ago first."""
+    LONGEST_IDLE = "longest-idle"
+    """Whoever last talked longest ago first; who is talking comes last."""
+    RING_ALL = "ring-all"
+    """All at once; the first to answer has the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One target of a group."""
+
+    target: str
+    """Name of a target of the company."""
+    ring_seconds: int | None = None
+    """None: the target's own."""
+    weight: int = 1
+    """Share of the calls that it begins; only with the strategy ``weighted``."""
+    tier: int = 1
+    """1 is rung first; only with the strategy ``tiers``."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetGroup:
+    """Targets that are rung for each other, by a strategy."""
+
+    id: str
+    company_id: str
+    name: str
+    title: str
+    strategy: Strategy = Strategy.IN_ORDER
+    members: tuple[Member, ...] = ()
+    """At least one; no target twice."""
+    stop_on_declined: bool = True
+    """Whether a member that refuses the call (603) refuses it for all; else the next one rings."""
+    stop_on_busy: bool = False
+    """Whether a busy member (486) makes the group busy; else the next one rings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +266,25 @@ class TrackingNumber:
     backup: str | None = None
     """Name of the target that the failsafe rings; None: the target, or the first one the flow dials."""
     active: bool = True
+    record: RecordingPolicy = RecordingPolicy.INHERIT
+
+
+HOURS_STATES = ("open", "closed")
+
+
+@dataclass(frozen=True, slots=True)
+class HoursOverride:
+    """Opening hours put aside for a time, as on a day of snow."""
+
+    id: str
+    company_id: str
+    state: str
+    """One of HOURS_STATES: what every ``hours`` node says meanwhile."""
+    until: float
+    """Seconds since the epoch; from then on the hours count again."""
+    flow: str | None = None
+    """Name of the only flow that it is for; None: all of the company."""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from callrouter.core.disposition import Disposition
-from callrouter.core.records import RecordingKind
+from callrouter.core.records import ConsentResponse, RecordingKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class Routed:
     medium: str | None = None
     flow_version_id: str | None = None
     config_version: int | None = None
+    blocked: bool = False
+    """Whether the call was refused for its caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,16 @@ class Tagged:
 
 
 @dataclass(frozen=True, slots=True)
+class Assigned:
+    """Named values were put on the call, or its language was chosen."""
+
+    at: float
+    path: str
+    values: tuple[tuple[str, str], ...]
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Gathered:
     """What the caller entered."""
 
@@ -60,6 +72,18 @@ class Gathered:
     name: str
     digits: str
     """Of a sensitive entry only its length: ``events.HIDDEN`` for each digit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consented:
+    """The caller was told of recording, or asked (``records.Consent``)."""
+
+    at: float
+    path: str
+    mode: str
+    response: ConsentResponse
+    script: str
+    digit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +102,8 @@ class LegPlanned:
     """Name of the trunk it is dialled over; None: by SIP URI."""
     rate: int | None = None
     """What a minute costs, in millionths of the company's currency unit; None: nothing, or not known."""
+    dial: str = ""
+    """What the legs that ring at once have in common; "": it rings alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +123,21 @@ class RecordingSkipped:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordingPaused:
+    at: float
+    recording_id: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingResumed:
+    at: float
+    recording_id: str
+    by: str
+    """Who asked, or why it went on by itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Concluded:
     """The one place where a call's disposition comes from."""
 
@@ -106,5 +147,17 @@ class Concluded:
 
 
 Note: TypeAlias = (
-    Routed | Visited | Decided | Tagged | Gathered | LegPlanned | RecordingPlanned | RecordingSkipped | Concluded
+    Routed
+    | Visited
+    | Decided
+    | Tagged
+    | Assigned
+    | Gathered
+    | Consented
+    | LegPlanned
+    | RecordingPlanned
+    | RecordingSkipped
+    | RecordingPaused
+    | RecordingResumed
+    | Concluded
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import phonenumbers
 from phonenumbers import NumberParseException, PhoneNumberFormat, PhoneNumberType, ValidationResult
+from phonenumbers.phonenumberutil import ndd_prefix_for_region
 
 from callrouter.core.model import NumberFormat, NumberKind
 from callrouter.errors import InputError
@@ -53,6 +56,65 @@ def region_of(e164: str) -> str | None:
     return region if region and region.isalpha() else None
 
 
+def is_country(code: str) -> bool:
+    """Whether it is a country (ISO 3166 alpha-2) with telephone numbers."""
+    return code in phonenumbers.SUPPORTED_REGIONS
+
+
+def has_area_code(e164: str, country: str, code: str) -> bool:
+    """Whether a number of a country begins with an area code, written with or without the digit that is dialled before
+    it within the country ("020" and "20").
+
+    :param country: that the number is of; ISO 3166 alpha-2
+    """
+    try:
+        national = phonenumbers.national_significant_number(phonenumbers.parse(e164))
+    except NumberParseException:
+        return False
+    short = code.removeprefix(ndd_prefix_for_region(country, True) or "")
+    return national.startswith(code) or bool(short and national.startswith(short))
+
+
+def examples(country: str, code: str = "") -> Iterator[str]:
+    """Numbers of a country, E.164, such as there might be; none where it has no telephone numbers.
+
+    :param code: that they begin with, with or without the digit that is dialled before it within the country
+    """
+    kinds = (PhoneNumberType.FIXED_LINE, PhoneNumberType.MOBILE, PhoneNumberType.TOLL_FREE)
+    for kind in kinds[:2] if code else kinds:
+        made = phonenumbers.example_number_for_type(country, kind)
+        if made is None:
+            continue
+        national = phonenumbers.national_significant_number(made)
+        short = code.removeprefix(ndd_prefix_for_region(country, True) or "") or code
+        for begin in dict.fromkeys((code, short)):
+            yield from _varied(f"+{made.country_code}{begin}", national[len(begin) :])
+
+
+def examples_with(prefix: str) -> Iterator[str]:
+    """Numbers that begin with a prefix of E.164 numbers."""
+    for length in range(4, 1, -1):
+        region = region_of_code(prefix[1:length]) if len(prefix) >= length else None
+        if region is not None:
+            made = phonenumbers.example_number(region)
+            whole = f"+{made.country_code}{phonenumbers.national_significant_number(made)}" if made else ""
+            yield from _varied(prefix, whole[len(prefix) :])
+            return
+    yield from _varied(prefix, "5550123")
+
+
+def region_of_code(code: str) -> str | None:
+    """The country of a country code ("44"), the largest where several share it."""
+    region = phonenumbers.region_code_for_country_code(int(code)) if code.isdecimal() else "ZZ"
+    return region if region.isalpha() and region != "ZZ" else None
+
+
+def _varied(begin: str, rest: str) -> Iterator[str]:
+    yield begin + rest
+    if rest:
+        yield from (f"{begin}{digit}{rest[1:]}" for digit in "23456789")
+
+
 def normalize(text: str, country: str) -> str:
     """A number a person wrote, as E.164.
 
@@ -94,8 +156,11 @@ def normalize_dialled(text: str, country: str) -> str:
 
 
 def normalize_caller(text: str | None, country: str) -> str | None:
-    """The caller's number as E.164, or None when withheld; short or private numbers stay as their digits."""
-    raw = (text or "").strip()
+    """The caller's number as E.164, or None when withheld; short or private numbers stay as their digits.
+
+    Parameters that a trunk puts behind the number ("+12025550123;verstat=…", RFC 3966) are no part of it.
+    """
+    raw = (text or "").partition(";")[0].strip()
     if raw.lower() in ANONYMOUS:
         return None
     kept = "".join(ch for ch in raw if ch in "+0123456789")
@@ -106,10 +171,13 @@ def normalize_caller(text: str | None, country: str) -> str | None:
 
 def clean_name(text: str | None) -> str | None:
     """A caller's name fit to be stored and shown: control characters gone, at most 80 characters; None when empty."""
-    cleaned = "".join(ch for ch in (text or "") if ch.isprintable()).strip()
-    if not cleaned or cleaned.lower() in ANONYMOUS:
-        return None
-    return cleaned[:80]
+    cleaned = clean_text(text or "", 80)
+    return None if not cleaned or cleaned.lower() in ANONYMOUS else cleaned
+
+
+def clean_text(text: str, most: int) -> str:
+    """Text without control characters, of at most so many."""
+    return "".join(ch for ch in text if ch.isprintable()).strip()[:most]
 
 
 def for_trunk(e164: str, style: NumberFormat) -> str:

@@ -27,6 +27,58 @@ class RecordingStatus(StrEnum):
     """There was nothing to record, as when the caller left before the tone; ``problem`` says what happened."""
 
 
+class ConsentResponse(StrEnum):
+    """What came of telling a caller about recording, or of asking."""
+
+    ANNOUNCED = "announced"
+    AGREED = "agreed"
+    NOT_REFUSED = "not-refused"
+    REFUSED = "refused"
+    NO_ANSWER = "no-answer"
+    NOT_ASKED = "not-asked"
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        return _RESPONSES[self]
+
+
+_RESPONSES = {
+    ConsentResponse.ANNOUNCED: "the caller was told of it, and stayed",
+    ConsentResponse.AGREED: "the caller agreed",
+    ConsentResponse.NOT_REFUSED: "the caller was asked, and did not refuse",
+    ConsentResponse.REFUSED: "the caller refused",
+    ConsentResponse.NO_ANSWER: "the caller was asked to agree, and did not",
+    ConsentResponse.NOT_ASKED: "the caller could not be asked",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What a caller was last told or asked about recording, and the answer."""
+
+    at: float
+    path: str
+    """The node: "front-desk@3/ask"."""
+    mode: str
+    """One of ``nodes.ConsentMode``."""
+    response: ConsentResponse
+    script: str
+    """SHA-256 of what was said: its texts, and of uploaded files their audio."""
+    digit: str = ""
+    """The key that was pressed."""
+
+    @property
+    def given(self) -> bool:
+        """Whether the caller may be recorded."""
+        return self.response in (ConsentResponse.ANNOUNCED, ConsentResponse.AGREED, ConsentResponse.NOT_REFUSED)
+
+    @property
+    def refused(self) -> bool:
+        """Whether that was said, and holds to the end of the call."""
+        return self.response is ConsentResponse.REFUSED
+
+
 @dataclass(frozen=True, slots=True)
 class Leg:
     """One destination that was tried."""
@@ -60,6 +112,17 @@ class Leg:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """A stretch in which silence was recorded on purpose."""
+
+    begin: float
+    end: float | None
+    """None: to the recording's end."""
+    by: str
+    """Who asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
 class RecordingRef:
     """A recording that a call should have. Raw files are ``<id>-rx.wav`` (caller) and ``<id>-tx.wav`` (business),
     or ``<id>.wav`` for a message."""
@@ -70,6 +133,7 @@ class RecordingRef:
     started_at: float
     status: RecordingStatus = RecordingStatus.PENDING
     problem: str | None = None
+    pauses: tuple[Pause, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +182,23 @@ class CallRecord:
     handled_by: str = "controller"
     """"controller" or "failsafe"."""
     recording_problem: str | None = None
+    privacy: str | None = None
+    """Why the caller's number is withheld (RFC 3323); None: it was not asked for."""
+    diverted_from: str | None = None
+    """Who diverted the call to us, with the reason."""
+    verstat: str | None = None
+    """What the trunk says of the number's signature (STIR/SHAKEN)."""
     tags: tuple[str, ...] = ()
+    values: tuple[tuple[str, str], ...] = ()
+    """What ``set`` nodes put on the call: (name, value), each name once."""
+    language: str | None = None
+    """That a ``set`` node chose last."""
     path: tuple[str, ...] = ()
     """Names of the nodes the caller went through."""
     legs: tuple[Leg, ...] = ()
     recordings: tuple[RecordingRef, ...] = ()
+    consent: Consent | None = None
+    """None: nobody was told or asked about recording."""
     trace: tuple[TraceStep, ...] = field(default=(), repr=False)
 
     @property

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeAlias
 
+from callrouter.core.blocks import NO_BLOCKS, BlockList, block_list
 from callrouter.core.dialstring import dial_string
 from callrouter.core.flow import nodes as n
-from callrouter.core.flow.check import dialled, prompts_of
+from callrouter.core.flow.check import dialled, prompts_of, targets_of
+from callrouter.core.flow.languages import in_language
 from callrouter.core.flow.parse import parse_flow
+from callrouter.core.flow.said import FlowSaid, said_by
 from callrouter.core.flow.text import fill
-from callrouter.core.model import CallerIdMode, Campaign, Company, Target, TrackingNumber, Trunk
+from callrouter.core.model import (
+    CallerIdMode,
+    Campaign,
+    Company,
+    HoursOverride,
+    Target,
+    TargetGroup,
+    TrackingNumber,
+    Trunk,
+)
 from callrouter.core.outbound import called, rate_of, refused_number
 from callrouter.core.snapshot import ConfigSnapshot
 from callrouter.errors import InputError
@@ -80,6 +92,19 @@ class Entry:
     """Rung by the failsafe, in order, and when a flow breaks."""
     problem: str | None = None
     """Why the number's own flow could not be used."""
+    uploaded: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the company's uploaded prompts, by name."""
+    said: FlowSaid = field(default_factory=FlowSaid)
+    """What ``flow`` says of recording."""
+    overrides: tuple[HoursOverride, ...] = ()
+    """Of opening hours: of the company, and of this flow."""
+    groups: Mapping[str, TargetGroup] = field(default_factory=dict)
+    """The company's, by name."""
+
+    @property
+    def members(self) -> Mapping[str, tuple[str, ...]]:
+        """Names of the targets of each group."""
+        return members_of(self.groups.values())
 
     @property
     def backup_ways(self) -> tuple[tuple[Destination, Way], ...]:
@@ -100,14 +125,14 @@ class Entry:
             "company": self.company.title,
         }
 
-    def whisper(self, node: n.Dial) -> n.Prompts:
-        """What the business hears before the caller is connected."""
-        destination = self.destinations.get(node.target)
+    def whisper(self, node: n.Dial, target: str) -> n.Prompts:
+        """What a target that a node rings hears before the caller is connected."""
+        destination = self.destinations.get(target)
         text = node.whisper if node.whisper is not None else destination.target.whisper if destination else None
         if not text:
             return ()
         try:
-            return (n.Prompt(text=fill(text, self.values())),)
+            return (n.Prompt(text=fill(text, self.values()), language=self.company.language),)
         except InputError:
             return ()
 
@@ -118,6 +143,13 @@ class RoutingTable:
     entries: Mapping[str, Entry]
     """By E.164."""
     country_of_trunk: Mapping[str, str]
+    blocks: BlockList = NO_BLOCKS
+    """Callers who are refused."""
+
+    def overrides_of(self, did: str, at: float) -> tuple[HoursOverride, ...]:
+        """Overrides of a number's opening hours that are in force at an instant (seconds since the epoch)."""
+        entry = self.entries.get(did)
+        return tuple(each for each in entry.overrides if at < each.until) if entry is not None else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +164,8 @@ class Reject:
     """Q.850."""
     why: str
     entry: Entry | None = None
+    blocked: bool = False
+    """For its caller; else for the number that was dialled."""
 
 
 Decision: TypeAlias = RouteToFlow | Reject
@@ -153,12 +187,20 @@ def decide(table: RoutingTable, did: str) -> Decision:
     return RouteToFlow(entry, f"{entry.number.name} runs {entry.flow_label}")
 
 
+def members_of(groups: Iterable[TargetGroup]) -> dict[str, tuple[str, ...]]:
+    """Names of the targets of each group, by the group's name."""
+    return {group.name: tuple(member.target for member in group.members) for group in groups}
+
+
 def build_table(snapshot: ConfigSnapshot) -> RoutingTable:
     """Resolve a configuration into a table. Never fails: a number whose flow is broken rings its backup."""
     companies = {company.id: company for company in snapshot.companies}
     campaigns = {campaign.id: campaign for campaign in snapshot.campaigns}
     trunks = {trunk.name: trunk for trunk in snapshot.trunks}
     destinations = _destinations(snapshot, trunks)
+    groups_of: dict[str, dict[str, TargetGroup]] = {}
+    for group in snapshot.groups:
+        groups_of.setdefault(group.company_id, {})[group.name] = group
     flows: dict[tuple[str, str], tuple[n.Flow | None, str, str, str | None]] = {}
     for version in snapshot.flows:
         label = f"{version.name}@{version.version}"
@@ -168,6 +210,9 @@ def build_table(snapshot: ConfigSnapshot) -> RoutingTable:
         except InputError as exc:
             flow, problem = None, f"flow {label} does not hold together: {exc.message}"
         flows[version.company_id, version.name] = (flow, label, version.id, problem)
+    uploaded: dict[str, dict[str, str]] = {}
+    for company_id, name, sha256 in snapshot.prompts:
+        uploaded.setdefault(company_id, {})[name] = sha256
     entries: dict[str, Entry] = {}
     for number in snapshot.numbers:
         own = destinations.get(number.company_id, {})
@@ -177,7 +222,8 @@ def build_table(snapshot: ConfigSnapshot) -> RoutingTable:
             flow, label, version_id, problem = flows.get((number.company_id, number.flow), missing)
         elif number.target not in own:
             problem = f"target {number.target} cannot be dialled"
-        backups = _backups(number, flow, own)
+        groups = groups_of.get(number.company_id, {})
+        backups = _backups(number, flow, own, groups)
         if flow is None:
             first = backups[0].target.name if backups else ""
             flow = direct_flow(number.target if number.target and problem is None else first)
@@ -192,11 +238,20 @@ def build_table(snapshot: ConfigSnapshot) -> RoutingTable:
             destinations=own,
             backups=backups,
             problem=problem,
+            groups=groups,
+            uploaded=uploaded.get(number.company_id, {}),
+            said=said_by(flow, members_of(groups.values())),
+            overrides=tuple(
+                each
+                for each in snapshot.overrides
+                if each.company_id == number.company_id and each.flow in (number.flow, None)
+            ),
         )
     return RoutingTable(
         version=snapshot.version,
         entries=MappingProxyType(entries),
         country_of_trunk=MappingProxyType({trunk.name: trunk.country for trunk in snapshot.trunks}),
+        blocks=block_list(snapshot.blocks),
     )
 
 
@@ -221,18 +276,24 @@ def spoken(table: RoutingTable) -> Iterator[tuple[str, n.Prompt]]:
             for prompt in prompts_of(node):
                 yield entry.company.id, filled(prompt, entry)
             if isinstance(node, n.Dial):
-                for prompt in entry.whisper(node):
-                    yield entry.company.id, prompt
+                for target in targets_of(node, entry.members):
+                    for prompt in entry.whisper(node, target):
+                        yield entry.company.id, prompt
 
 
-def filled(prompt: n.Prompt, entry: Entry) -> n.Prompt:
-    """A prompt with its placeholders replaced."""
-    if prompt.text is None:
-        return prompt
+def filled(prompt: n.Prompt, entry: Entry, language: str | None = None) -> n.Prompt:
+    """A prompt as it is heard: in one language, its placeholders replaced.
+
+    :param language: that the flow chose; the company's comes after it, and then the first one the prompt is in
+    """
+    heard = in_language(prompt, language, entry.company.language)
+    if heard.text is None:
+        return n.Prompt(file=heard.file)
     try:
-        return n.Prompt(text=fill(prompt.text, entry.values()))
+        text = fill(heard.text, entry.values())
     except InputError:
-        return prompt
+        text = heard.text
+    return n.Prompt(text=text, language=heard.language or entry.company.language)
 
 
 def _destinations(snapshot: ConfigSnapshot, trunks: Mapping[str, Trunk]) -> dict[str, dict[str, Destination]]:
@@ -271,6 +332,8 @@ def _ways(target: Target, trunks: Mapping[str, Trunk]) -> tuple[Way, ...]:
     return tuple(way for way in ways.values() if way is not None)
 
 
-def _backups(number: TrackingNumber, flow: n.Flow | None, own: Mapping[str, Destination]) -> tuple[Destination, ...]:
-    names = [number.backup, number.target, *(dialled(flow) if flow else ())]
+def _backups(
+    number: TrackingNumber, flow: n.Flow | None, own: Mapping[str, Destination], groups: Mapping[str, TargetGroup]
+) -> tuple[Destination, ...]:
+    names = [number.backup, number.target, *(dialled(flow, members_of(groups.values())) if flow else ())]
     return tuple(own[name] for name in dict.fromkeys(names) if name and name in own)

@@ -8,49 +8,69 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import inf
 
 from callrouter.core import actions as a
 from callrouter.core import events as e
 from callrouter.core import notes as note
+from callrouter.core.admission import admitted
 from callrouter.core.conclusion import ASTERISK_ENDED, MIN_MESSAGE_SECONDS, conclude, leg_reason, message_so_far
+from callrouter.core.dialling import (
+    dial_again,
+    dial_refused,
+    dial_returned,
+    leg_alive,
+    leg_answered,
+    leg_silent,
+    leg_started,
+    wait_for_life,
+)
 from callrouter.core.disposition import UNWATCHED, LegResult, leg_result
 from callrouter.core.keys import digit_pressed, no_digit
+from callrouter.core.pausing import pause_again, pause_asked, pause_failed, pause_over
+from callrouter.core.recording_policy import decide_alone
 from callrouter.core.records import RecordingKind
+from callrouter.core.ring_groups import (
+    all_returned,
+    branch_answered,
+    branch_ended,
+    branch_refused,
+    dial,
+    picked,
+    ring_all_again,
+)
 from callrouter.core.routing import Decision, Destination, Entry, Reject, RoutingTable, Way, decide
 from callrouter.core.state import (
     BACKUP_LEG,
     Arriving,
     Calling,
     Choosing,
+    Due,
     HandedOver,
     Leaving,
     Over,
+    Picking,
     Saying,
     Session,
     Step,
     Taking,
 )
 from callrouter.core.walk import (
-    dial_again,
-    dial_refused,
-    dial_returned,
     enter,
     hang_up,
-    leg_alive,
-    leg_answered,
-    leg_silent,
-    leg_started,
     message_taken,
     ring_backup,
     said,
     stop_waiting,
-    wait_for_life,
 )
 
 ALONE = "no controller answered"
 FAILSAFE = "failsafe"
 CLOSED = "CLOSED"
 """In place of a DIALSTATUS: by the flow's opening hours the dialplan was to ring nobody."""
+BLOCKED = "BLOCKED"
+"""The same, for a caller on a block list."""
+SAID_BLOCKED = "the caller is on a block list; the dialplan refused the call by itself"
 SAID_CLOSED = "the flow ends at this time of the week without ringing anybody; the dialplan did so by itself"
 WATCHED_BY_NOBODY = "taken from Asterisk's own record; no controller watched"
 RESTARTS = 2
@@ -64,6 +84,13 @@ def step(session: Session, event: e.Event, table: RoutingTable) -> Step:
 
     :param table: the routing in force; used for CallArrived only, a call keeps what it started with
     """
+    done = _step(session, event, table)
+    while isinstance(done.session.wait, Due):
+        done = done.then(dial(done.session, event.at))
+    return done
+
+
+def _step(session: Session, event: e.Event, table: RoutingTable) -> Step:
     match event, session.wait:
         case _, Over():
             return Step(session)
@@ -75,6 +102,10 @@ def step(session: Session, event: e.Event, table: RoutingTable) -> Step:
             return _closed_by_ledger(session, event)
         case e.RecordingTrouble(), _:
             return _store_trouble(session, event)
+        case e.PauseAsked(), _:
+            return pause_asked(session, event)
+        case e.TimerFired(timer_id=ref), Calling() if session.paused is not None and ref == session.paused.timer_id:
+            return pause_over(session, event)
         case e.TrunksChanged(), _:
             return Step(replace(session, trunks_down=event.down))
         case e.Resumed(), _:
@@ -87,6 +118,16 @@ def step(session: Session, event: e.Event, table: RoutingTable) -> Step:
             return digit_pressed(session, event)
         case e.TimerFired(timer_id=ref), Choosing(timer_id=current) if ref == current:
             return no_digit(session, event.at)
+        case e.GroupKnown(ref=ref), Picking(ref=current) if ref == current:
+            return picked(session, event)
+        case e.LegAnswered(leg_id=ref), Calling() as wait if wait.branch(ref) is not None:
+            return branch_answered(session, event)
+        case e.LegEnded(leg_id=ref), Calling():
+            return branch_ended(session, event)
+        case e.DialRefused(leg_id=ref), Calling() as wait if wait.branch(ref) is not None:
+            return branch_refused(session, event)
+        case e.DialReturned(leg_id=ref), Calling(leg_id=current, branches=branches) if ref == current and branches:
+            return all_returned(session, event)
         case e.LegStarted(leg_id=ref), Calling(leg_id=current) if ref == current:
             return leg_started(session, event)
         case e.LegRinging(leg_id=ref) | e.LegProgress(leg_id=ref), Calling(leg_id=current) if ref == current:
@@ -116,7 +157,7 @@ def step(session: Session, event: e.Event, table: RoutingTable) -> Step:
 
 
 def _arrive(session: Session, event: e.CallArrived, table: RoutingTable) -> Step:
-    decision = decide(table, event.did)
+    decision = admitted(decide(table, event.did), table.blocks, event.caller, event.at, event.history)
     entry = decision.entry
     routed = note.Routed(
         at=event.at,
@@ -128,12 +169,15 @@ def _arrive(session: Session, event: e.CallArrived, table: RoutingTable) -> Step
         medium=entry.campaign.medium if entry and entry.campaign else None,
         flow_version_id=entry.flow_version_id if entry else None,
         config_version=table.version,
+        blocked=isinstance(decision, Reject) and decision.blocked,
     )
     session = replace(
         session,
         entry=entry,
         did=event.did,
         caller=event.caller,
+        history=event.history,
+        overrides=event.overrides,
         store_problem=event.store_problem,
         trunks_down=event.trunks_down,
     )
@@ -141,7 +185,8 @@ def _arrive(session: Session, event: e.CallArrived, table: RoutingTable) -> Step
     if event.unwatched:
         return start.then(_arrived_unwatched(session, event, decision))
     if isinstance(decision, Reject):
-        return start.then(hang_up(replace(session, rejected=True), decision.cause, decision.why))
+        refused = replace(session, rejected=True, blocked=decision.blocked)
+        return start.then(hang_up(refused, decision.cause, decision.why))
     assert entry is not None
     return start.then(enter(session, entry.flow.start, event.at, "start of the flow"))
 
@@ -153,6 +198,7 @@ def _arrived_unwatched(session: Session, event: e.CallArrived, decision: Decisio
         wait=HandedOver(),
         unwatched=event.handled_by,
         rejected=isinstance(decision, Reject),
+        blocked=isinstance(decision, Reject) and decision.blocked,
         ending=decision.why,
     )
     if event.handled_by != FAILSAFE:
@@ -179,13 +225,17 @@ def _closed_by_ledger(session: Session, event: e.LedgerClosed) -> Step:
     if event.dialstatus == CLOSED:
         session = replace(session, wait=Leaving(), ending=SAID_CLOSED)
         return Step(session, notes=told).then(_hung_up(session, e.CallerHungUp(event.at, event.cause)))
+    if event.dialstatus == BLOCKED:
+        ending = session.ending if session.blocked else SAID_BLOCKED
+        session = replace(session, wait=Leaving(), rejected=True, blocked=True, ending=ending)
+        return Step(session, notes=told).then(_hung_up(session, e.CallerHungUp(event.at, event.cause)))
     talk = event.answered_at is not None or event.billsec > 0
     if talk and (event.dialstatus == "ANSWER" or (isinstance(wait, Calling) and not event.dialstatus)):
         # Not ours to have connected: the dialplan's failsafe did.
         session = replace(session, talked=session.talked or target)
         if isinstance(wait, Calling) and wait.answered_at is None and wait.recording:
             began = event.answered_at or event.at - event.billsec
-            told = (*told, note.RecordingPlanned(began, wait.leg_id, RecordingKind.CONVERSATION, wait.leg_id))
+            told = (*told, note.RecordingPlanned(began, wait.leg_id, RecordingKind.CONVERSATION, wait.talking))
     elif isinstance(wait, Calling | HandedOver) and wait.answered_at is None and event.dialstatus not in ("", "ANSWER"):
         result = leg_result(event.dialstatus, event.cause)
         reason = leg_reason(target, result, event.cause)
@@ -203,27 +253,39 @@ def _closed_by_ledger(session: Session, event: e.LedgerClosed) -> Step:
 def _as_recorded(session: Session, event: e.Resumed | e.LedgerClosed) -> Session:
     """A message that Asterisk was never asked for has no length, however long the caller waited for its tone."""
     if event.message_begun is False and isinstance(session.wait, Taking):
-        return replace(session, wait=replace(session.wait, since=event.at))
+        return _never_begun(session, session.wait)
     return session
 
 
+def _never_begun(session: Session, wait: Taking) -> Session:
+    return replace(session, wait=replace(wait, since=inf))
+
+
 def _resumed(session: Session, event: e.Resumed) -> Step:
+    # It may have died before the dialplan was told.
+    said = (a.SetConsent(session.consent.given),) if session.consent is not None else ()
+    resumed = Step(session, said).then(_go_on(session, event))
+    return resumed.then(pause_again(resumed.session, event.at))
+
+
+def _go_on(session: Session, event: e.Resumed) -> Step:
     """Start again the node whose wait the dead controller began; what of it still runs on the channel stops."""
     session = _as_recorded(session, event)
     stopped = Step(session, stop_waiting(session))
     session = replace(session, counter=session.counter + RESUMED_IDS)
     wait = session.wait
-    waits_for_us = isinstance(wait, Saying | Choosing | Taking) or (
+    waits_for_us = isinstance(wait, Picking | Saying | Choosing | Taking) or (
         isinstance(wait, Calling) and wait.answered_at is None
     )
     if event.inside and waits_for_us and session.counter >= RESTARTS * RESUMED_IDS:
         # They have waited enough; and should it be this call that we die of, it ends here.
         return ring_backup(session, event.at, f"the controller was restarted {RESTARTS} times in this call")
     if isinstance(wait, Calling) and wait.answered_at is None and event.inside:
-        return dial_again(session, event.at, "the controller was restarted before it rang")
+        again = ring_all_again if wait.branches else dial_again
+        return again(session, event.at, "the controller was restarted before it rang")
     if isinstance(wait, Calling):
         return wait_for_life(session)
-    if not isinstance(wait, Saying | Choosing | Taking):
+    if not isinstance(wait, Picking | Saying | Choosing | Taking):
         return Step(session)
     if isinstance(wait, Taking) and message_so_far(wait, event.at) >= MIN_MESSAGE_SECONDS:
         # What was said is kept. How much of it is not known: at least what makes a message.
@@ -247,8 +309,12 @@ def _action_failed(session: Session, event: e.ActionFailed) -> Step:
     """What could not be done counts as that thing having ended badly; what is not waited for is only told."""
     told = Step(session, notes=(note.Decided(event.at, session.path, f"{event.action} failed", event.reason),))
     match event.action, session.wait:
+        case "PauseRecording", _:
+            return told.then(pause_failed(session, event))
         case "Play", Saying(playback_id=current) if event.ref == current:
             return told.then(said(session, e.PlaybackEnded(event.at, current, ok=False)))
+        case "Record", Taking(recording_id=current) as wait if event.ref == current and event.gone:
+            return Step(_never_begun(session, wait), notes=told.notes)
         case "Record", Taking(recording_id=current) if event.ref == current:
             return told.then(message_taken(session, e.RecordingEnded(event.at, current, 0.0, ok=False)))
         case "Dial", Calling(leg_id=current) if event.ref == current:
@@ -296,8 +362,11 @@ def _backup_answered(session: Session, event: e.LegAnswered) -> Step:
     wait, entry = session.wait, session.entry
     assert isinstance(wait, HandedOver)
     session = replace(session, wait=replace(wait, answered_at=event.at))
-    recorded = event.recorded if event.recorded is not None else entry is not None and entry.company.record
+    destination = entry.destinations.get(wait.target) if entry else None
+    alone = decide_alone(entry, destination.target, session.consent) if entry and destination else None
+    recorded = event.recorded if event.recorded is not None else alone is not None and alone.record
     if not recorded:
         return Step(session)
+    told = (note.Decided(event.at, FAILSAFE, alone.word, alone.why),) if alone is not None and alone.record else ()
     planned = note.RecordingPlanned(event.at, wait.leg_id, RecordingKind.CONVERSATION, wait.leg_id)
-    return Step(session, notes=(planned,))
+    return Step(session, notes=(*told, planned))

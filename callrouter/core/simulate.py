@@ -13,11 +13,24 @@ from callrouter.core import events as e
 from callrouter.core.cdr import LogItem, fold
 from callrouter.core.disposition import cause_text, trunk_failed
 from callrouter.core.flow.nodes import Prompts
+from callrouter.core.groups import Facts
+from callrouter.core.identity import NO_CALLS, CallerHistory
 from callrouter.core.keys import masked
 from callrouter.core.records import CallRecord
 from callrouter.core.routing import Destination, RoutingTable, Way
 from callrouter.core.session import step
-from callrouter.core.state import BACKUP_LEG, Arriving, Calling, Choosing, HandedOver, Leaving, Saying, Session, Taking
+from callrouter.core.state import (
+    BACKUP_LEG,
+    Arriving,
+    Calling,
+    Choosing,
+    HandedOver,
+    Leaving,
+    Picking,
+    Saying,
+    Session,
+    Taking,
+)
 
 CALL_ID = "simulated"
 CHANNEL = "simulated.1"
@@ -85,6 +98,10 @@ class Inputs:
     """Trunks known to be down, each with the reason."""
     store_problem: str | None = None
     """Why nothing can be recorded."""
+    patient: bool = True
+    """False: without keys for a round the caller hangs up."""
+    history: CallerHistory | None = NO_CALLS
+    """The caller's earlier calls, unless the number is withheld; None: they are not known."""
 
     def answer(self, target: str, time: int) -> Answer:
         """What a target does when it is rung.
@@ -182,7 +199,7 @@ def simulate(table: RoutingTable, did: str, caller: str | None, at: float, input
     :param caller: E.164; None: withheld
     :param at: when it arrives, seconds since the epoch
     """
-    world = _World(table, inputs, at)
+    world = World(table, inputs, at)
     world.take(
         e.CallArrived(
             at=at,
@@ -195,23 +212,15 @@ def simulate(table: RoutingTable, did: str, caller: str | None, at: float, input
             test=True,
             store_problem=inputs.store_problem,
             trunks_down=inputs.trunks_down,
+            history=inputs.history if caller is not None else None,
+            overrides=table.overrides_of(did, at),
         )
     )
-    taken = 1
-    while not world.session.over and taken < MAX_EVENTS:
-        for event in world.next_events():
-            world.take(event)
-            taken += 1
-    complete = world.session.over
-    if not complete:
-        world.take(e.CallerHungUp(world.clock + 1))
-    record = fold(world.log)
-    assert record is not None
-    return Simulation(tuple(world.log), tuple(world.asked), record, complete)
+    return world.to_the_end()
 
 
 @dataclass
-class _World:
+class World:
     """The caller, the destinations and the clock."""
 
     table: RoutingTable
@@ -228,6 +237,19 @@ class _World:
     """When each timer fires."""
     failed: bool = False
     """Whether the failsafe's last destination failed for its trunk."""
+
+    def to_the_end(self) -> Simulation:
+        taken = 0
+        while not self.session.over and taken < MAX_EVENTS:
+            for event in self.next_events():
+                self.take(event)
+                taken += 1
+        complete = self.session.over
+        if not complete:
+            self.take(e.CallerHungUp(self.clock + 1))
+        record = fold(self.log)
+        assert record is not None
+        return Simulation(tuple(self.log), tuple(self.asked), record, complete)
 
     def take(self, event: e.Event) -> None:
         self.clock = event.at
@@ -249,8 +271,13 @@ class _World:
                 yield e.PlaybackEnded(self.clock + self.last_play, ref)
             case Choosing() as wait:
                 yield from self._press(wait)
-            case Calling() as wait:
+            case Picking() as wait:
+                group = next(act for _, act in reversed(self.asked) if isinstance(act, a.AskGroup))
+                yield e.GroupKnown(self.clock, wait.ref, group.group_id, Facts())
+            case Calling(branches=()) as wait:
                 yield from self._ring(wait)
+            case Calling() as wait:
+                yield from self._ring_all(wait)
             case Taking(recording_id=ref):
                 record = next(act for _, act in reversed(self.asked) if isinstance(act, a.Record))
                 seconds = min(self.inputs.message_seconds, float(record.max_seconds))
@@ -271,6 +298,9 @@ class _World:
         if not wait.digits:
             keys = self.inputs.digits[self.pressed] if self.pressed < len(self.inputs.digits) else ""
             self.pressed += 1
+            if self.pressed > len(self.inputs.digits) and not self.inputs.patient:
+                yield e.CallerHungUp(self.clock + KEY_SECONDS)
+                return
         for key in keys:
             yield e.Digit(max(self.clock + KEY_SECONDS, self._heeded_from(key)), key)
         if not keys:
@@ -318,6 +348,38 @@ class _World:
             case _:
                 yield e.DialReturned(self.clock + 0.5, leg, *_RETURNED[answer])
 
+    def _ring_all(self, wait: Calling) -> Iterator[e.Event]:
+        """Several at once: those that cannot be rung are out first, then those that decline; then the first one in the
+        list that answers does."""
+        dial = next(act for _, act in reversed(self.asked) if isinstance(act, a.Dial))
+        begin, short = self.clock, min(RING_SECONDS, 0.8 * dial.ring_seconds)
+        answers = {each.leg_id: self._answer(each.target) for each in dial.branches}
+        for leg in answers:
+            yield e.LegStarted(begin + 0.2, leg, f"peer-{leg}")
+        for leg, answer in answers.items():
+            if answer in _RINGS:
+                yield e.LegRinging(begin + 0.8, leg)
+            else:
+                yield e.LegEnded(begin + 0.8, leg, _RETURNED[answer][0])
+        for leg, answer in answers.items():
+            if answer is Answer.DECLINED:
+                yield e.LegEnded(begin + short, leg, _RETURNED[answer][0])
+        over = {Answer.ANSWERED, Answer.CALLER_LEAVES, Answer.CALLER_GIVES_UP}
+        ends = next(((leg, answer) for leg, answer in answers.items() if answer in over), None)
+        if ends is None:
+            rings = Answer.NO_ANSWER in answers.values()
+            last = Answer.NO_ANSWER if rings else next(iter(answers.values()))
+            yield e.DialReturned(begin + (dial.ring_seconds if rings else short), wait.leg_id, *_RETURNED[last])
+        elif ends[1] is Answer.CALLER_GIVES_UP:
+            yield e.CallerHungUp(begin + short)
+        else:
+            yield e.LegAnswered(begin + short, ends[0])
+            if ends[1] is Answer.CALLER_LEAVES:
+                yield e.CallerHungUp(self.clock + self.inputs.talk_seconds)
+            else:
+                talked = self.clock + self.inputs.talk_seconds
+                yield e.DialReturned(talked, wait.leg_id, *_RETURNED[Answer.ANSWERED])
+
     def _failsafe(self) -> Iterator[e.Event]:
         """The dialplan with a caller who was let in: every backup destination, in order (dialplans/failsafe.conf)."""
         cause = 19
@@ -359,10 +421,12 @@ def _line(seconds: float, action: a.Action) -> Line | None:
             return Line(seconds, Kind.HEARS, "", f"“{spoken(action.prompts)}”")
         case a.Dial():
             parts = ["music" if action.music else "ringing", "recorded" if action.record else "not recorded"]
-            parts.append(f"the business sees {action.caller_id or 'the number of the caller'}")
+            endpoint = action.endpoint or " and ".join(each.endpoint for each in action.branches)
+            if not action.branches:
+                parts.append(f"the business sees {action.caller_id or 'the number of the caller'}")
             if action.whisper:
                 parts.append(f"and first hears “{spoken(action.whisper)}”")
-            return Line(seconds, Kind.HEARS, "", parts[0], "; ".join([f"{action.endpoint}", *parts[1:]]))
+            return Line(seconds, Kind.HEARS, "", parts[0], "; ".join([endpoint, *parts[1:]]))
         case a.Record():
             beep = "a beep, then " if action.beep else ""
             return Line(

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from callrouter.core.model import Campaign, Company, FlowVersion, Target, TrackingNumber, Trunk
+from callrouter.core.blocks import Block
+from callrouter.core.model import (
+    Campaign,
+    Company,
+    FlowVersion,
+    HoursOverride,
+    Target,
+    TargetGroup,
+    TrackingNumber,
+    Trunk,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,5 +29,9 @@ class ConfigSnapshot:
     numbers: tuple[TrackingNumber, ...] = ()
     flows: tuple[FlowVersion, ...] = ()
     """The newest version of each flow."""
+    overrides: tuple[HoursOverride, ...] = ()
+    """Of opening hours; some may be over."""
     prompts: tuple[tuple[str, str, str], ...] = ()
     """(company id, name, SHA-256) of each uploaded prompt."""
+    blocks: tuple[Block, ...] = ()
+    groups: tuple[TargetGroup, ...] = ()

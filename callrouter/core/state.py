@@ -8,6 +8,9 @@ from typing import TypeAlias
 from callrouter.core import actions as a
 from callrouter.core import notes as note
 from callrouter.core.disposition import LegResult
+from callrouter.core.identity import CallerHistory
+from callrouter.core.model import HoursOverride
+from callrouter.core.records import Consent
 from callrouter.core.routing import Entry
 
 BACKUP_LEG = "fs-"
@@ -17,6 +20,11 @@ BACKUP_LEG = "fs-"
 @dataclass(frozen=True, slots=True)
 class Arriving:
     """Nothing yet: the first event has not come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Nothing: a dial node was reached, and is begun before the step is over (``ring_groups.dial``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +53,35 @@ class Tail:
 
 
 @dataclass(frozen=True, slots=True)
+class Picking:
+    """What is known of a group, to order its members by."""
+
+    ref: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One of several legs that ring at once."""
+
+    leg_id: str
+    target: str
+    endpoint: str
+    """Asterisk's dial string."""
+    trunk: str | None = None
+    rate: int | None = None
+    result: LegResult | None = None
+    """How it ended, when it did before the others."""
+
+
+@dataclass(frozen=True, slots=True)
 class Calling:
     """A destination to answer, and then the conversation to end."""
 
     leg_id: str
+    """Of several that ring at once: what they have in common, the recording's name too."""
     target: str
+    """Of several that ring at once: the group, until one has answered."""
     answered_at: float | None = None
     recording: bool = False
     trunk: str | None = None
@@ -67,6 +99,39 @@ class Calling:
     """Whether there was ringing or early media."""
     given_up_at: float | None = None
     """When its trunk was taken for silent, and the leg asked to end."""
+    left: tuple[str, ...] = ()
+    """Targets of the group that ring one after another when this one fails."""
+    failed: tuple[tuple[LegResult, str], ...] = ()
+    """What came of those that rang before it, each with the reason."""
+    branches: tuple[Branch, ...] = ()
+    """The legs that ring at once; none: there is but one."""
+    winner: str = ""
+    """The branch that answered, by its leg."""
+
+    @property
+    def talking(self) -> str:
+        """The leg that the caller talks to."""
+        return self.winner or self.leg_id
+
+    def branch(self, leg_id: str) -> Branch | None:
+        return next((each for each in self.branches if each.leg_id == leg_id), None)
+
+    def leg_at(self, endpoint: str) -> str:
+        """The leg that is rung under a dial string.
+
+        :param endpoint: "" where there is but one
+        """
+        return next((each.leg_id for each in self.branches if each.endpoint == endpoint), self.leg_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A recording that is paused."""
+
+    recording_id: str
+    timer_id: str
+    until: float
+    """When it goes on by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +166,7 @@ class Over:
     """Nothing any more."""
 
 
-Wait: TypeAlias = Arriving | Saying | Choosing | Calling | Taking | Leaving | HandedOver | Over
+Wait: TypeAlias = Arriving | Picking | Saying | Choosing | Calling | Taking | Leaving | HandedOver | Over
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +174,7 @@ class Session:
     """The state of one call. Built by folding ``step`` over the call's events, so a crash loses nothing."""
 
     call_id: str
-    wait: Wait = Arriving()
+    wait: Wait | Due = Arriving()
     entry: Entry | None = None
     did: str = ""
     caller: str | None = None
@@ -121,7 +186,14 @@ class Session:
     tail: Tail = Tail("", 0.0)
     answered: bool = False
     """Whether we answered the caller."""
+    overrides: tuple[HoursOverride, ...] = ()
+    """Of opening hours, as they were in force when the call came."""
+    language: str | None = None
+    """That the flow chose for what the caller hears; None: the company's."""
     store_problem: str | None = None
+    consent: Consent | None = None
+    """What the caller last said of being recorded; None: nobody asked."""
+    paused: Paused | None = None
     trunks_down: tuple[tuple[str, str], ...] = ()
     """Trunks known to be down, each with the reason."""
     talked: str | None = None
@@ -132,6 +204,9 @@ class Session:
     ending: str = ""
     """Why we hang up, when it is us."""
     rejected: bool = False
+    blocked: bool = False
+    """Rejected for its caller."""
+    history: CallerHistory | None = None
     unwatched: str = ""
     """Who handled a call that no controller saw: "failsafe", or "controller" when it never got that far; else empty."""
 

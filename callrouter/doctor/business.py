@@ -129,16 +129,17 @@ async def numbers(settings: Settings) -> list[Check]:
             flow.text,
             [target.name for target in config.targets if target.company_id == flow.company_id],
             [name for company_id, name, _ in config.prompts if company_id == flow.company_id],
+            [group.name for group in config.groups if group.company_id == flow.company_id],
         )
     return found or [ok("numbers", f"{len(config.numbers)}, all answered")]
 
 
-def _flow(name: str, text: str, targets: list[str], prompts: list[str]) -> list[Check]:
+def _flow(name: str, text: str, targets: list[str], prompts: list[str], groups: list[str]) -> list[Check]:
     from callrouter.core.flow.check import check_flow
     from callrouter.core.flow.parse import parse_flow
 
     try:
-        findings = check_flow(parse_flow(text, name), targets, prompts)
+        findings = check_flow(parse_flow(text, name), targets, prompts, groups)
     except FlowError as exc:
         return [fail(f"flow {name}", exc.message, mend=f"callrouter flow edit {name}")]
     made = {"error": fail, "warning": warn}

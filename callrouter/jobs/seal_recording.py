@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -21,12 +22,11 @@ import callrouter
 from callrouter.config import Settings
 from callrouter.core import events as e
 from callrouter.core import notes as note
-from callrouter.core.cdr import LogItem
-from callrouter.core.flow.nodes import Dial
-from callrouter.core.flow.parse import parse_flow
+from callrouter.core.cdr import LogItem, fold
 from callrouter.core.model import FlowVersion
-from callrouter.core.records import CallRecord, RecordingKind
-from callrouter.errors import FlowError, ServiceError
+from callrouter.core.recording_policy import RECORDED
+from callrouter.core.records import CallRecord, Pause, RecordingKind
+from callrouter.errors import ServiceError
 from callrouter.media import manifest as files
 from callrouter.media.manifest import Audio, Link, Manifest
 from callrouter.media.recordings import FinishedRecording
@@ -67,19 +67,20 @@ def manifest_of(stored: StoredRecording, context: Context, done: FinishedRecordi
     """What is put on record of a finished recording."""
     assert done.path is not None
     flow = context.flow
+    ended = _ended_at(stored, context)
     return Manifest(
         recording=stored.id,
         call=stored.call_id,
         leg=stored.leg_id,
         kind=stored.kind,
         started_at=_iso(stored.started_at),
-        ended_at=_iso(ended) if (ended := _ended_at(stored, context)) is not None else None,
+        ended_at=_iso(ended) if ended is not None else None,
         audio=Audio(
             done.path, done.size_bytes, done.sha256, done.format, done.sample_rate, done.channels, done.seconds
         ),
         gaps=tuple(gap.as_json() for gap in done.gaps),
-        pauses=(),
-        consent=None,
+        pauses=tuple(_pause(stored, pause, ended) for pause in _pauses(stored, context)),
+        consent=_consent(stored, context),
         flow=f"{flow.name}@{flow.version}" if flow else None,
         flow_version=context.call.flow_version_id,
         policy=_policy(stored, context),
@@ -162,15 +163,35 @@ def _policy(stored: StoredRecording, context: Context) -> str:
     """Why this was recorded, in words. No name in it is a telephone number."""
     if stored.kind is RecordingKind.VOICEMAIL:
         return "a message that the caller left"
-    planned = next(
-        (item for item in context.log if isinstance(item, note.LegPlanned) and item.leg_id == stored.leg_id), None
-    )
-    if planned is not None and context.flow is not None:
-        name = planned.path.rpartition("/")[2]
-        try:
-            node = parse_flow(context.flow.text, context.flow.name).nodes.get(name)
-        except FlowError:  # saved by another version of this program
-            node = None
-        if isinstance(node, Dial) and node.record:
-            return f"node {name} of the flow says so"
-    return "the company records its conversations"
+    why, planned = "", False
+    for item in context.log:
+        planned = planned or (isinstance(item, note.LegPlanned) and item.leg_id == stored.leg_id)
+        if isinstance(item, note.Decided) and item.what == RECORDED:
+            why = item.why
+            if planned:
+                break
+    return why or "the company records its conversations"
+
+
+def _pauses(stored: StoredRecording, context: Context) -> Sequence[Pause]:
+    """As the whole of the call's log tells them."""
+    call = fold(context.log)
+    return next((ref.pauses for ref in call.recordings if ref.id == stored.id), ()) if call is not None else ()
+
+
+def _pause(stored: StoredRecording, pause: Pause, ended: float | None) -> dict[str, Any]:
+    end = pause.end if pause.end is not None else ended
+    start = max(0.0, round(pause.begin - stored.started_at, 3))
+    until = None if end is None else round(end - stored.started_at, 3)
+    seconds = None if until is None else round(until - start, 3)
+    return {"start": start, "end": until, "seconds": seconds, "by": pause.by}
+
+
+def _consent(stored: StoredRecording, context: Context) -> dict[str, Any] | None:
+    """What the caller had said of being recorded when this began."""
+    said = [item for item in context.log if isinstance(item, note.Consented) and item.at <= stored.started_at]
+    if not said:
+        return None
+    last = said[-1]
+    told = {"at": _iso(last.at), "node": last.path, "mode": last.mode, "response": str(last.response)}
+    return {**told, "digit": last.digit or None, "script": last.script}

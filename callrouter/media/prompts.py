@@ -134,7 +134,7 @@ class PromptLibrary:
 
     def _key(self, prompt: Prompt, company_id: str | None) -> str:
         if prompt.file is None:
-            return _digest("text", RENDERER, self._speaker.name, spoken_form(prompt.text or ""))
+            return _digest("text", RENDERER, self._voice(prompt).name, spoken_form(prompt.text or ""))
         return self._upload_key(self._upload_sha(prompt.file, company_id))
 
     def _upload_sha(self, name: str, company_id: str | None) -> str:
@@ -172,7 +172,7 @@ class PromptLibrary:
                     continue
                 self._put(
                     path,
-                    self._speak(prompt.text or "") if prompt.file is None else self._original(prompt.file, company_id),
+                    self._speak(prompt) if prompt.file is None else self._original(prompt.file, company_id),
                 )
                 rendered += 1
             except CallrouterError as exc:
@@ -208,13 +208,21 @@ class PromptLibrary:
             raise PromptError(f"{name} cannot be kept in {self.directory}: {exc.strerror or exc}") from exc
         return Upload(sha256, len(samples) / TELEPHONE_RATE)
 
-    def _speak(self, text: str) -> Samples:
+    def _voice(self, prompt: Prompt) -> Speaker:
+        """Who speaks a text: of its language, where it has one.
+
+        :raises PromptError: there is nobody for that language
+        """
+        return self._speaker.in_language(prompt.language) if prompt.language else self._speaker
+
+    def _speak(self, prompt: Prompt) -> Samples:
         from callrouter.media.audio import normalise, resample, trim_silence
 
-        samples, rate = self._speaker.speak(spoken_form(text))
+        speaker = self._voice(prompt)
+        samples, rate = speaker.speak(spoken_form(prompt.text or ""))
         trimmed = trim_silence(samples, rate)
         if not trimmed.size:
-            raise PromptError(f"{text!r} gives no sound with {self._speaker.name}")
+            raise PromptError(f"{prompt.text!r} gives no sound with {speaker.name}")
         return normalise(resample(trimmed, rate), 8000)
 
     def _original(self, name: str, company_id: str | None) -> Samples:

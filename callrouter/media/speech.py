@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import struct
 import subprocess
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from callrouter.errors import PromptError
@@ -23,6 +25,13 @@ class Speaker(Protocol):
         """Engine, voice and rate: whatever changes the sound changes the name, for prompts are cached by it."""
         ...
 
+    def in_language(self, language: str) -> Speaker:
+        """The one for a language ("es", "pt-br").
+
+        :raises PromptError: it is no language that could be spoken
+        """
+        ...
+
     def speak(self, text: str) -> tuple[Samples, int]:
         """Samples (mono) and their rate in hertz. Blocks; never call it on the event loop.
 
@@ -36,20 +45,38 @@ class EspeakSpeaker:
 
     :param voice: as ``espeak-ng --voices`` lists them: "en-us", "de", "en-gb+f3"
     :param rate: words per minute
+    :param voices: the voice for a language, like {"es": "es-419"}; for one that is not among them it is ``voice``,
+        where that is of the language, else the voice that has the language's name
     :param timeout: seconds; a text of 1000 characters takes well under one
     """
 
-    def __init__(self, voice: str = "en-us", rate: int = 150, *, program: str = "espeak-ng", timeout: float = 20.0):
+    def __init__(
+        self,
+        voice: str = "en-us",
+        rate: int = 150,
+        voices: Mapping[str, str] = MappingProxyType({}),
+        *,
+        program: str = "espeak-ng",
+        timeout: float = 20.0,
+    ) -> None:
         if not VOICE_NAME.fullmatch(voice):
             raise PromptError(f"{voice!r} is no espeak-ng voice", hint="espeak-ng --voices lists them")
         self.voice = voice
         self.rate = rate
+        self._voices = voices
         self._program = program
         self._timeout = timeout
 
     @property
     def name(self) -> str:
         return f"espeak-ng/{self.voice}/{self.rate}"
+
+    def in_language(self, language: str) -> EspeakSpeaker:
+        """:raises PromptError: it is no name that a voice could have"""
+        own = self.voice.lower()
+        usual = self.voice if own == language or own.startswith(f"{language}-") else language
+        voice = self._voices.get(language, usual)
+        return EspeakSpeaker(voice, self.rate, self._voices, program=self._program, timeout=self._timeout)
 
     def speak(self, text: str) -> tuple[Samples, int]:
         # The text goes in on standard input: as an argument, one that begins with "-" would be an option.

@@ -16,12 +16,15 @@ from callrouter.core import notes as note
 from callrouter.core.cdr import LogItem
 from callrouter.core.disposition import Disposition
 from callrouter.core.keys import masked
+from callrouter.core.model import Company
 from callrouter.core.routing import RoutingTable
 from callrouter.core.session import step
 from callrouter.core.state import Calling, HandedOver, Leaving, Over, Session
+from callrouter.runtime.callers import Callers
 from callrouter.runtime.clock import CallClock
 from callrouter.runtime.executor import Executor, Outcome
 from callrouter.runtime.outbound import Outbound
+from callrouter.runtime.rotation import Rotation
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +55,8 @@ class Call:
         on_over: Callable[[Call], None],
         session: Session | None = None,
         outbound: Outbound | None = None,
+        rotation: Rotation | None = None,
+        callers: Callers | None = None,
     ) -> None:
         self.id = call_id
         self.channel = channel
@@ -61,9 +66,13 @@ class Call:
         self._executor = executor
         self._on_over = on_over
         self._outbound = outbound or Outbound()
-        self._leg = ""
-        """The leg over a trunk that is counted for this call: at most one."""
-        self._adopt_leg()
+        self._rotation = rotation or Rotation()
+        self._callers = callers or Callers()
+        self._legs: set[str] = set()
+        """The legs over trunks that are counted for this call: several only while they ring at once."""
+        self.peers: dict[str, str] = {}
+        """Leg of each channel among those that ring at once."""
+        self._adopt_legs()
         self._clock = CallClock()
         self._queue: asyncio.Queue[e.Event | a.LeaveToFailsafe] = asyncio.Queue()
         self.unneeded = asyncio.Event()
@@ -106,7 +115,7 @@ class Call:
                     await self._rescue(item, repr(exc))
         finally:
             self._stop_timers()
-            self._end_leg(time.time())
+            self._end_legs(self._legs, time.time())
             self.unneeded.set()
             self._on_over(self)
 
@@ -126,19 +135,24 @@ class Call:
         if isinstance(event, e.PlaybackEnded):
             self._cancel_timer(event.playback_id)
         event = masked(self.session, event)  # from here on nobody knows a digit that nobody may know
-        self._journal.append(self.id, event)
+        self._write(event)
         result = step(self.session, event, self._table)
         self.session = result.session
-        self._follow_leg(event.at)
+        self._follow_legs(event.at)
         needed = not isinstance(self.session.wait, Calling | HandedOver | Leaving | Over)
         if needed:
             self.unneeded.clear()
         for decided in result.notes:
-            self._journal.append(self.id, decided)
+            self._write(decided)
         for action in result.actions:
             await self._perform(action)
         if not needed:  # only now has the dialplan got the caller
             self.unneeded.set()
+
+    def _write(self, item: LogItem) -> None:
+        self._journal.append(self.id, item)
+        self._rotation.follow(self.id, item)
+        self._callers.follow(self.id, item)
 
     async def _rescue(self, item: e.Event | a.LeaveToFailsafe, why: str) -> None:
         """The program failed on this call: the dialplan takes the caller to the backup destination."""
@@ -174,38 +188,63 @@ class Call:
                 return
             case a.StopPlayback():
                 self._cancel_timer(action.playback_id)
-        entry = self.session.entry
-        if isinstance(action, a.Dial) and action.trunk is not None and entry is not None:
-            refusal = self._outbound.ask(entry.company, action, time.time())
-            if refusal is not None:
-                self.put(e.DialRefused(time.time(), action.leg_id, refusal.cap, refusal.reason))
+            case a.AskGroup():
+                self.put(e.GroupKnown(time.time(), action.ref, action.group_id, self._rotation.ask(action)))
                 return
-            self._leg = action.leg_id
+        entry = self.session.entry
+        if isinstance(action, a.Dial) and entry is not None:
+            allowed = self._permitted(entry.company, action)
+            if allowed is None:
+                return
+            action = allowed
         outcome = await self._executor.perform(self.channel, entry.company.id if entry else "", action)
         self._follow_up(action, outcome)
+        if outcome.gone and isinstance(action, a.Record):
+            # Told before the end of the call, which is queued or on its way: who hung up while we were slow to read
+            # has left no message, however long ago the greeting ended.
+            refused = e.ActionFailed(time.time(), "Record", "the caller is gone", action.recording_id, gone=True)
+            await self._take(refused)
 
-    def _adopt_leg(self) -> None:
-        """A call of before a restart has its leg counted again."""
+    def _permitted(self, company: Company, dial: a.Dial) -> a.Dial | None:
+        """What of a dial the company's limits allow, counted; None: nothing. What they refuse is told as an event."""
+        if not dial.branches:
+            return dial if self._counts(company, dial) else None
+        allowed = tuple(each for each in dial.branches if self._counts(company, each))
+        return replace(dial, branches=allowed) if allowed else None
+
+    def _counts(self, company: Company, leg: a.Dial | a.Branch) -> bool:
+        if leg.trunk is None:
+            return True
+        refusal = self._outbound.ask(company, leg, time.time())
+        if refusal is None:
+            self._legs.add(leg.leg_id)
+            return True
+        self.put(e.DialRefused(time.time(), leg.leg_id, refusal.cap, refusal.reason))
+        return False
+
+    def _adopt_legs(self) -> None:
+        """A call of before a restart has its legs counted again."""
         wait, entry = self.session.wait, self.session.entry
-        if isinstance(wait, Calling) and wait.trunk is not None and entry is not None:
-            self._outbound.adopt(entry.company.id, wait.leg_id, wait.dialled_at, wait.rate)
-            self._leg = wait.leg_id
-            if wait.answered_at is not None:
-                self._outbound.answered(self._leg, wait.answered_at)
-
-    def _follow_leg(self, at: float) -> None:
-        wait = self.session.wait
-        if not self._leg:
+        if not isinstance(wait, Calling) or entry is None:
             return
-        if not isinstance(wait, Calling) or wait.leg_id != self._leg:
-            self._end_leg(at)
-        elif wait.answered_at is not None:
-            self._outbound.answered(self._leg, wait.answered_at)
+        for leg in wait.branches or (wait,):
+            if leg.trunk is not None and leg.leg_id in _alive(wait):
+                self._outbound.adopt(entry.company.id, leg.leg_id, wait.dialled_at, leg.rate)
+                self._legs.add(leg.leg_id)
+        self._follow_legs(wait.answered_at or wait.dialled_at)
 
-    def _end_leg(self, at: float) -> None:
-        if self._leg:
-            self._outbound.ended(self._leg, at)
-            self._leg = ""
+    def _follow_legs(self, at: float) -> None:
+        if not self._legs:
+            return
+        wait = self.session.wait
+        self._end_legs(self._legs - (_alive(wait) if isinstance(wait, Calling) else set()), at)
+        if isinstance(wait, Calling) and wait.answered_at is not None and wait.talking in self._legs:
+            self._outbound.answered(wait.talking, wait.answered_at)
+
+    def _end_legs(self, legs: set[str], at: float) -> None:
+        for leg_id in legs:
+            self._outbound.ended(leg_id, at)
+        self._legs = self._legs - legs
 
     def _follow_up(self, action: a.Action, outcome: Outcome) -> None:
         ref = _reference(action)
@@ -243,12 +282,19 @@ class Call:
             self._cancel_timer(timer_id)
 
 
+def _alive(wait: Calling) -> set[str]:
+    """The legs of a dial that have not ended."""
+    if wait.winner or not wait.branches:
+        return {wait.talking}
+    return {each.leg_id for each in wait.branches if each.result is None}
+
+
 def _reference(action: a.Action) -> str | None:
     """The id by which an action's end is reported."""
     match action:
         case a.Play() | a.StopPlayback():
             return action.playback_id
-        case a.Record() | a.StopRecording():
+        case a.Record() | a.StopRecording() | a.PauseRecording():
             return action.recording_id
         case a.Dial():
             return action.leg_id

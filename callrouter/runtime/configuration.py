@@ -12,11 +12,20 @@ from dataclasses import dataclass
 
 import structlog
 
-from callrouter.asterisk.failsafe import FailsafeDestination, FailsafeEntry, FailsafeWindow, write_failsafe
+from callrouter.asterisk.failsafe import (
+    FailsafeBlock,
+    FailsafeDestination,
+    FailsafeEntry,
+    FailsafeWindow,
+    write_failsafe,
+)
 from callrouter.asterisk.render import FAILSAFE_FILE
 from callrouter.config import Settings
+from callrouter.core.blocks import ANONYMOUS, REJECTED
 from callrouter.core.failsafe_plan import failsafe_windows
+from callrouter.core.flow.nodes import HANGUP_CAUSES
 from callrouter.core.model import Trunk
+from callrouter.core.recording_policy import consent_needed, said_alone
 from callrouter.core.routing import Entry, RoutingTable, build_table, spoken
 from callrouter.core.snapshot import ConfigSnapshot
 from callrouter.errors import CallrouterError, ConfigError, DatabaseError, SchemaError
@@ -262,7 +271,8 @@ class Configuration:
     async def _write_failsafe(self, table: RoutingTable) -> list[ConfigurationProblem]:
         def write() -> None:
             entries = failsafe_entries(table, time.time(), self._library)
-            write_failsafe(self._settings.failsafe_dir / FAILSAFE_FILE, entries)
+            path = self._settings.failsafe_dir / FAILSAFE_FILE
+            write_failsafe(path, entries, failsafe_blocks(table, time.time()))
 
         self._failsafe_at = time.monotonic() + FAILSAFE_SECONDS
         try:
@@ -333,6 +343,25 @@ def failsafe_entries(table: RoutingTable, now: float, library: PromptLibrary) ->
     ]
 
 
+def failsafe_blocks(table: RoutingTable, now: float) -> list[FailsafeBlock]:
+    """Whom the dialplan refuses by itself: the block lists, and withheld numbers where a company takes none.
+
+    :param now: seconds since the epoch; what has expired is left out
+    """
+    companies = {entry.company.id: entry.company for entry in table.entries.values()}
+    private = [
+        FailsafeBlock(ident, ANONYMOUS, HANGUP_CAUSES[REJECTED])
+        for ident, company in companies.items()
+        if not company.accept_anonymous
+    ]
+    listed = [
+        FailsafeBlock(block.company_id or "", block.pattern, HANGUP_CAUSES[block.cause], block.expires_at)
+        for block in table.blocks.by_pattern.values()
+        if block.counts(now)
+    ]
+    return [*private, *listed]
+
+
 def _failsafe_entry(entry: Entry, now: float, library: PromptLibrary) -> FailsafeEntry:
     places = list(enumerate(entry.backup_ways, 1))
     windows = tuple(
@@ -347,6 +376,8 @@ def _failsafe_entry(entry: Entry, now: float, library: PromptLibrary) -> Failsaf
                 place for rung in window.alone.destinations for place, (backup, _) in places if backup is rung
             ),
             cause=window.alone.cause,
+            consent=bool(window.alone.consent)
+            and all(library.path_for(prompt, entry.company.id) is not None for prompt in window.alone.announce),
         )
         for window in failsafe_windows(entry, now)
     )
@@ -359,12 +390,13 @@ def _failsafe_entry(entry: Entry, now: float, library: PromptLibrary) -> Failsaf
                 ring_seconds=backup.target.ring_seconds,
                 caller_id=way.shown_number(entry.number.e164),
                 place=place,
+                record=said_alone(entry, backup.target).record,
                 retry=way is not backup.ways[0],
             )
             for place, (backup, way) in places
         ),
         label=entry.number.name,
-        record=entry.company.record,
+        consent_needed=consent_needed(entry),
         number_id=entry.number.id,
         campaign_id=entry.campaign.id if entry.campaign else "",
         company_id=entry.company.id,

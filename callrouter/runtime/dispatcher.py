@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -15,12 +17,14 @@ from callrouter.asterisk import ari_events
 from callrouter.asterisk.ari import AriClient
 from callrouter.core import events as e
 from callrouter.core.routing import RoutingTable
-from callrouter.core.state import Session
+from callrouter.core.state import Calling, Session
 from callrouter.errors import AriError
 from callrouter.runtime.call import Call, Log
+from callrouter.runtime.callers import Callers
 from callrouter.runtime.executor import FAILSAFE_CONTEXT, FAILSAFE_REASON, Executor
 from callrouter.runtime.outbound import Outbound
-from callrouter.runtime.translate import DIALED, INCOMING, arrival, channel_of, translate
+from callrouter.runtime.rotation import Rotation
+from callrouter.runtime.translate import DIALED, INCOMING, arrival, branch_of, channel_of, translate
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +50,8 @@ class Dispatcher:
         store_problem: Callable[[], str | None],
         default_country: str,
         outbound: Outbound | None = None,
+        rotation: Rotation | None = None,
+        callers: Callers | None = None,
     ) -> None:
         self._ari = ari
         self._app = app
@@ -55,6 +61,8 @@ class Dispatcher:
         self._store_problem = store_problem
         self._country = default_country
         self._outbound = outbound or Outbound()
+        self._rotation = rotation or Rotation()
+        self._callers = callers or Callers()
         self._calls: dict[str, Call] = {}
         self._peers: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -122,9 +130,12 @@ class Dispatcher:
             return
         if isinstance(event, ari_events.Dial) and event.dialstatus == "":
             self._peers[event.peer.id] = call.channel
+            if leg := branch_of(event, call.session, call.peers.values()):
+                call.peers[event.peer.id] = leg
         if isinstance(event, ari_events.StasisStart) and not self._claiming:
             self._spawn(self._hold_deadman(call.channel))
-        said = translate(event, call.session)
+        branch = call.peers.get(event.peer.id, "") if isinstance(event, ari_events.Dial) else ""
+        said = translate(event, call.session, branch)
         if said is not None:
             call.put(said)
 
@@ -133,9 +144,17 @@ class Dispatcher:
         call = self._calls.get(self._peers.get(channel, channel))
         if call is not None:
             wait = call.session.wait
-            leg_id = getattr(wait, "leg_id", None)
+            leg_id = getattr(wait, "talking", None) or getattr(wait, "leg_id", None)
             if leg_id:
                 call.put(e.LegHeld(at, leg_id, on))
+
+    def pause(self, on: bool, at: float, channel: str = "", call_id: str = "") -> None:
+        """A recording is to be paused or resumed: for keys pressed on a channel, or for a call that was named."""
+        caller = self._peers.get(channel, channel)
+        for call in self._calls.values():
+            if call_id == call.id or (channel and call.channel == caller):
+                by = e.COMMAND if call_id else "caller" if call.channel == channel else "business"
+                call.put(e.PauseAsked(at, on, by))
 
     def store_changed(self, problem: str | None) -> None:
         """The recording store broke, or works again: every call in progress is told."""
@@ -155,14 +174,22 @@ class Dispatcher:
             call.put(e.TrunksChanged(time.time(), down))
 
     def adopt(
-        self, call_id: str, channel: str, session: Session, table: RoutingTable, peers: Iterable[str] = ()
+        self,
+        call_id: str,
+        channel: str,
+        session: Session,
+        table: RoutingTable,
+        peers: Mapping[str, str] = MappingProxyType({}),
     ) -> Call:
         """Go on with a call that was in progress when the controller died.
 
         :param peers: channels of its legs, so that what is seen of them is taken for this call's
         """
         self._peers |= dict.fromkeys(peers, channel)
-        return self._follow(call_id, channel, table, session)
+        call = self._follow(call_id, channel, table, session)
+        if isinstance(session.wait, Calling):
+            call.peers |= {peer: leg for peer, leg in peers.items() if session.wait.branch(leg) is not None}
+        return call
 
     async def give_back(self, channel: str, why: str) -> None:
         """Let the dialplan's failsafe look after a channel."""
@@ -233,7 +260,14 @@ class Dispatcher:
         arrived = arrival(
             event, call_id, table.country_of_trunk, self._country, self._store_problem(), self.trunks_down
         )
-        call.put(arrived)
+        entry = table.entries.get(arrived.did)
+        call.put(
+            replace(
+                arrived,
+                overrides=table.overrides_of(arrived.did, arrived.at),
+                history=self._callers.history(entry.company, arrived.caller, arrived.at) if entry else None,
+            )
+        )
 
     async def _hold_deadman(self, channel: str) -> None:
         """An Asterisk without StasisBroadcast sends the caller to the failsafe unless a live controller says no."""
@@ -244,7 +278,8 @@ class Dispatcher:
                 log.warning("deadman_not_held", channel=channel, reason=exc.message)
 
     def _follow(self, call_id: str, channel: str, table: RoutingTable, session: Session | None) -> Call:
-        call = Call(call_id, channel, table, self._journal, self._executor, self._over, session, self._outbound)
+        counts = self._outbound, self._rotation, self._callers
+        call = Call(call_id, channel, table, self._journal, self._executor, self._over, session, *counts)
         self._calls[channel] = call
         return call
 

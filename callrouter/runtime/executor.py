@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -14,7 +14,7 @@ import structlog
 from callrouter.asterisk.ari import AriClient
 from callrouter.core import actions as a
 from callrouter.core.flow.nodes import Prompt
-from callrouter.errors import AriError
+from callrouter.errors import AmiError, AriError
 
 log = structlog.get_logger(__name__)
 
@@ -60,14 +60,24 @@ class Executor:
 
     :param app: Stasis application, for subscriptions
     :param spool: where Asterisk writes raw recordings
+    :param mute: has silence recorded of a channel's conversation (True), or what is said (False)
     """
 
-    def __init__(self, ari: AriClient, app: str, prompts: Prompts, spool: Path, max_call_seconds: int) -> None:
+    def __init__(
+        self,
+        ari: AriClient,
+        app: str,
+        prompts: Prompts,
+        spool: Path,
+        max_call_seconds: int,
+        mute: Callable[[str, bool], Awaitable[bool]] | None = None,
+    ) -> None:
         self._ari = ari
         self._app = app
         self._prompts = prompts
         self._spool = spool
         self._max_call_seconds = max_call_seconds
+        self._mute = mute
 
     async def perform(self, channel: str, company_id: str, action: a.Action) -> Outcome:
         """Do one action on a caller's channel."""
@@ -87,12 +97,16 @@ class Executor:
                     await self._record(channel, action)
                 case a.StopRecording():
                     await self._ari.stop_recording(action.recording_id)
+                case a.SetConsent():
+                    await self._ari.set_variables(channel, {"CR_CONSENT": "given" if action.given else "refused"})
+                case a.PauseRecording():
+                    return await self._pause(channel, action)
                 case a.Hangup():
                     await self._ari.hangup(channel, action.cause)
                 case a.LeaveToFailsafe():
                     return await self._leave(channel, FAILSAFE_CONTEXT, FAILSAFE_REASON)
-                case a.StartTimer() | a.CancelTimer():
-                    raise TypeError("timers are the call's own")
+                case a.StartTimer() | a.CancelTimer() | a.AskGroup():
+                    raise TypeError("timers and groups are the call's own")
         except AriError as exc:
             if exc.gone or await self._is_gone(channel, exc):
                 # An everyday outcome: the caller, the playback or the recording ended meanwhile.
@@ -121,25 +135,40 @@ class Executor:
         return Outcome(guard=sum(_seconds(path) for path in found) + 5.0)
 
     async def _dial(self, channel: str, company_id: str, action: a.Dial) -> Outcome:
-        whisper = next((self._prompts.path_for(prompt, company_id) for prompt in action.whisper), None)
-        if action.whisper and whisper is None:
-            log.warning("whisper_not_rendered", leg=action.leg_id)
         return await self._leave(
             channel,
             TALK_CONTEXT,
             {
                 "CR_LEG": action.leg_id,
-                "CR_DEST": action.endpoint,
+                "CR_DEST": action.endpoint or "&".join(each.endpoint for each in _trunks_first(action.branches)),
                 "CR_RING": str(action.ring_seconds),
                 "CR_OPTS": "m" if action.music else "R" if action.ringing else "",
                 "CR_REC": str(self._spool / action.leg_id) if action.record else "",
+                "CR_PAUSE_KEYS": "1" if action.pause_keys else "",
                 "CR_CID": action.caller_id or "",
-                "CR_WHISPER": str(whisper or ""),
+                "CR_WHISPER": self._whisper(action, company_id),
                 "CR_MAX": str(self._max_call_seconds),
                 "CR_TARGET": action.target,
                 "CR_COMPANY": company_id,
+                **self._members(action, company_id),
             },
         )
+
+    def _members(self, action: a.Dial, company_id: str) -> dict[str, str]:
+        """What the dialplan has to know of each of several that ring at once; "_" lets their channels inherit it."""
+        found = {"_CR_MEMBERS": str(len(action.branches) or "")}
+        for place, each in enumerate(action.branches, 1):
+            found[f"_CR_DEST_{place}"] = each.endpoint
+            found[f"_CR_CID_{place}"] = each.caller_id or ""
+            found[f"_CR_WHISPER_{place}"] = self._whisper(each, company_id)
+        return found
+
+    def _whisper(self, leg: a.Dial | a.Branch, company_id: str) -> str:
+        """Path of what a destination hears first; "" for nothing."""
+        path = next((self._prompts.path_for(prompt, company_id) for prompt in leg.whisper), None)
+        if leg.whisper and path is None:
+            log.warning("whisper_not_rendered", leg=leg.leg_id)
+        return str(path or "")
 
     async def _leave(self, channel: str, context: str, variables: Mapping[str, str]) -> Outcome:
         """Hand the channel to the dialplan. The subscription lets its events still come, also when a caller hangs up
@@ -153,6 +182,14 @@ class Executor:
         await self._ari.set_variables(channel, variables)
         await self._ari.continue_(channel, context, "s", 1)
         return DONE
+
+    async def _pause(self, channel: str, action: a.PauseRecording) -> Outcome:
+        if self._mute is None:
+            return Outcome(problem="this server has no manager interface")
+        try:
+            return DONE if await self._mute(channel, action.on) else Outcome(problem="gone", gone=True)
+        except AmiError as exc:
+            return Outcome(problem=exc.message)
 
     async def _record(self, channel: str, action: a.Record) -> None:
         if action.beep:
@@ -174,6 +211,11 @@ class Executor:
             terminate_on=_TERMINATORS[action.finish_on],
             if_exists="overwrite",
         )
+
+
+def _trunks_first(branches: Sequence[a.Branch]) -> list[a.Branch]:
+    """The dialplan tells by the first one whether a dial goes over a trunk."""
+    return sorted(branches, key=lambda each: each.trunk is None)
 
 
 _TERMINATORS: dict[str, Literal["none", "any", "*", "#"]] = {"": "none", "any": "any", "*": "*", "#": "#"}

@@ -14,6 +14,7 @@ import uuid_utils
 from callrouter.asterisk.cel import CelTail
 from callrouter.asterisk.ledger import LedgerRow
 from callrouter.core.routing import RoutingTable
+from callrouter.runtime.callers import Callers
 from callrouter.runtime.dispatcher import Dispatcher
 from callrouter.runtime.supervision import LedgerTail, Place
 from callrouter.runtime.unwatched import log_of
@@ -45,6 +46,7 @@ class LedgerImporter:
         journal: Journal,
         dispatcher: Dispatcher,
         country: str,
+        callers: Callers | None = None,
     ) -> None:
         self._tail = tail
         self._events = events
@@ -52,6 +54,7 @@ class LedgerImporter:
         self._journal = journal
         self._dispatcher = dispatcher
         self._country = country
+        self._callers = callers or Callers()
         self._waiting: list[tuple[LedgerRow, Place]] = []
         self._placed = False
         """Whether it is known where the last run stopped."""
@@ -138,6 +141,7 @@ class LedgerImporter:
                 call_id = str(uuid_utils.uuid7())
                 for entry in log_of(row, call_id, table, self._country):
                     self._journal.append(call_id, entry)
+                    self._callers.follow(call_id, entry)
                 known.add(row.uniqueid)
                 taken += 1
         # The place must not be stored before what was read up to it is safe.

@@ -99,7 +99,7 @@ class Outbound:
 
     # -- legs ----------------------------------------------------------------------------------------------------------
 
-    def ask(self, company: Company, dial: a.Dial, now: float) -> Refusal | None:
+    def ask(self, company: Company, dial: a.Dial | a.Branch, now: float) -> Refusal | None:
         """Count a leg that is about to be dialled; or say why it must not be.
 
         :returns: None: it is counted, until :meth:`ended`
@@ -198,7 +198,7 @@ class Outbound:
         company_id = self._companies.get(leg_id)
         return None if company_id is None else self._account(company_id).running.get(leg_id)
 
-    def _raise(self, company: Company, dial: a.Dial, refusal: Refusal, now: float) -> None:
+    def _raise(self, company: Company, dial: a.Dial | a.Branch, refusal: Refusal, now: float) -> None:
         key = company.id, refusal.cap
         _, known = self._alarms.get(key, (company, Alarm(company.name, refusal.cap, "", now, now, 0)))
         alarm = replace(known, reason=refusal.reason, last=now, count=known.count + 1)

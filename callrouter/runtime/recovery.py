@@ -201,7 +201,7 @@ class Recovery:
                 self.journal.append(call_id, decided)
         else:
             self.journal.append(call_id, note.Visited(time.time(), FAILSAFE, BACKUP, LOST))
-        peers = [entry.channel for entry in entries if isinstance(entry, e.LegStarted) and entry.channel]
+        peers = {entry.channel: entry.leg_id for entry in entries if isinstance(entry, e.LegStarted) and entry.channel}
         await self._adopt(channel, noted, session, table, bridged, peers)
         return True
 
@@ -235,7 +235,7 @@ class Recovery:
         session: Session,
         table: RoutingTable,
         bridged: bool,
-        peers: Sequence[str],
+        peers: Mapping[str, str],
     ) -> None:
         now = time.time()
         wait, inside = session.wait, in_application(channel, self.app)
@@ -301,10 +301,10 @@ async def ended_rows(gone: set[str], rows: Mapping[str, LedgerRow], refresh: Cal
 
 
 async def last_leg(ari: AriClient, channel: str) -> Mapping[str, str] | None:
-    """What the dialplan notes on a caller's channel of the leg that it dialled last: its id, and when they began and
-    ended to talk. Empty where it does not say; None: the channel is gone."""
+    """What the dialplan notes on a caller's channel of the leg that it dialled last: its id, when they began and ended
+    to talk, and who answered of several that rang at once. Empty where it does not say; None: the channel is gone."""
     try:
-        return await ari.get_variables(channel, ["CR_LEG", "CR_TALK_AT", "CR_TALK_END"])
+        return await ari.get_variables(channel, ["CR_LEG", "CR_TALK_AT", "CR_TALK_END", "CR_ANSWERED"])
     except AriError as exc:
         return None if exc.gone else {}
 
@@ -323,7 +323,7 @@ def reached(noted: Mapping[str, str], session: Session, bridged: bool, now: floa
     if leg_id.startswith(BACKUP_LEG):
         rang = [e.LegStarted(now, leg_id, "")]
     elif isinstance(wait, Calling):
-        leg_id = wait.leg_id
+        leg_id = wait.leg_at(noted.get("CR_ANSWERED", "")) if bridged else wait.leg_id
     else:
         return []
     return [*rang, e.LegAnswered(_moment(noted, "CR_TALK_AT") or now, leg_id)] if bridged else rang
@@ -361,6 +361,6 @@ def dial_result(channel: Channel, noted: Mapping[str, str], wait: Calling, now: 
     talk_at, ended = _moment(noted, "CR_TALK_AT"), _moment(noted, "CR_TALK_END") or now
     events: list[e.Event] = []
     if status == "ANSWER" and wait.answered_at is None and talk_at is not None:
-        events.append(e.LegAnswered(talk_at, leg_id))
+        events.append(e.LegAnswered(talk_at, wait.leg_at(noted.get("CR_ANSWERED", ""))))
     code = int(cause) if cause.isdigit() else 0
     return [*events, e.DialReturned(ended, leg_id, status, code, ",".join(problem) or None)]

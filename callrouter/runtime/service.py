@@ -18,7 +18,7 @@ import structlog
 import callrouter
 from callrouter.asterisk import ari_events
 from callrouter.asterisk.ami import Ami
-from callrouter.asterisk.ami_events import SECURITY_EVENTS, AmiEvent, Intruders, remote_host
+from callrouter.asterisk.ami_events import PAUSE_EVENT, SECURITY_EVENTS, AmiEvent, Intruders, remote_host
 from callrouter.asterisk.ari import AriClient
 from callrouter.asterisk.ari_events import EVENT_FILTER
 from callrouter.asterisk.ari_stream import AriStream, Connected, Disconnected
@@ -26,6 +26,7 @@ from callrouter.config import Settings
 from callrouter.core.cdr import LogItem
 from callrouter.errors import CallrouterError, DatabaseError
 from callrouter.media.store_health import StoreWatch
+from callrouter.runtime.callers import LOOK_BACK, Callers
 from callrouter.runtime.configuration import Configuration
 from callrouter.runtime.dispatcher import Dispatcher
 from callrouter.runtime.importer import LedgerImporter
@@ -33,16 +34,19 @@ from callrouter.runtime.notify import notify, watchdog_seconds
 from callrouter.runtime.outbound import KEPT_SECONDS, Alarm, Outbound
 from callrouter.runtime.reconciliation import Nightly, summary
 from callrouter.runtime.recovery import Recovery, begun_with
+from callrouter.runtime.rotation import Rotation, follow_journal, learn_rotation
 from callrouter.runtime.supervision import LedgerTail, Supervisor, resync
 from callrouter.runtime.trunks import trunks_down
+from callrouter.store.callers import stored_callers
 from callrouter.store.database import Database
 from callrouter.store.drain import Drain, open_logs
-from callrouter.store.journal import Journal
+from callrouter.store.journal import Journal, Position
 from callrouter.store.outbound import journal_legs, outbound_legs
 
 log = structlog.get_logger(__name__)
 
 STATUS_SECONDS = 1.0
+CALLERS_SECONDS = 1.0
 TRUNKS_SECONDS = 0.5
 COUNT_SECONDS = 30.0
 SUPERVISE_SECONDS = 5.0
@@ -71,6 +75,8 @@ class Parts:
     configuration: Configuration
     dispatcher: Dispatcher
     outbound: Outbound
+    rotation: Rotation
+    callers: Callers
     store_watch: StoreWatch
     ledger: LedgerTail
     importer: LedgerImporter
@@ -96,7 +102,11 @@ class Server:
         """When the next look into Asterisk's own records is due, on the steady clock."""
         self._tasks: list[asyncio.Task[None]] = []
         self._counted_at: float | None = None
+        self._past: Position | None = None
+        """How far the journal went when this run began."""
         """When the legs that others dialled were last counted; seconds since the epoch."""
+        self._turns_known = False
+        """Whether the database has told whose turn it is in each group."""
 
     def stop(self) -> None:
         """Ask it to stop; ``run`` then returns."""
@@ -126,6 +136,7 @@ class Server:
         await parts.ami.start(required=False)
         parts.ami.on_event("Hold", self._hold)
         parts.ami.on_event("Unhold", self._hold)
+        parts.ami.on_event("UserEvent", self._pause)
         for name in SECURITY_EVENTS:
             parts.ami.on_event(name, self._turned_away)
         await parts.configuration.start()
@@ -147,6 +158,7 @@ class Server:
         self._background("store", parts.store_watch.run())
         self._background("supervise", self._every(SUPERVISE_SECONDS, self._supervise))
         self._background("import", self._every(IMPORT_SECONDS, self._import))
+        self._background("callers", self._every(CALLERS_SECONDS, self._learn_callers))
         self._background("trunks", self._every(TRUNKS_SECONDS, self._look_at_trunks))
         self._background("reconcile", self._reconcile())
         self._background("status", self._every(STATUS_SECONDS, self._write_status))
@@ -259,6 +271,7 @@ class Server:
         parts = self.parts
         if parts.drain.pending or not parts.configuration.met.is_set():
             parts.outbound.learn(await asyncio.to_thread(journal_legs, parts.settings.journal_dir))
+        await follow_journal(parts.rotation, parts.settings.journal_dir)
         counting = asyncio.create_task(self._count_outbound(), name="outbound-first")
         self._tasks.append(counting)
         await asyncio.wait({counting}, timeout=CATCH_UP_SECONDS)
@@ -268,16 +281,36 @@ class Server:
         parts, now = self.parts, time.time()
         if not parts.configuration.met.is_set():
             return
+        if not self._turns_known:
+            self._turns_known = await learn_rotation(parts.rotation, parts.database)
         changed = self._counted_at - 2 * COUNT_SECONDS if self._counted_at is not None else 0.0
         with contextlib.suppress(DatabaseError):  # it is asked again
             async with parts.database.session(read_only=True) as session:
                 parts.outbound.learn(await outbound_legs(session, now - KEPT_SECONDS, changed))
             self._counted_at = now
 
+    async def _learn_callers(self) -> None:
+        """Who called before this run; once, as soon as the database has all of that."""
+        parts = self.parts
+        if self._past is None:
+            self._past = parts.journal.end
+        if parts.callers.complete or parts.drain.position < self._past or not parts.configuration.met.is_set():
+            return
+        with contextlib.suppress(DatabaseError):  # it is asked again
+            async with parts.database.session(read_only=True) as session:
+                since = parts.callers.since
+                parts.callers.learn(await stored_callers(session, since - LOOK_BACK, since))
+
     async def _look_at_trunks(self) -> None:
         ami = self.parts.ami.state
         # What was known before the connection broke says nothing of now.
         self.parts.dispatcher.trunks_changed(trunks_down(ami.trunks) if ami.connected else ())
+
+    def _pause(self, event: AmiEvent) -> None:
+        fields = event.fields
+        if fields.get("UserEvent") == PAUSE_EVENT and fields.get("Do") in ("pause", "resume"):
+            on, channel, call_id = fields["Do"] == "pause", fields.get("Uniqueid", ""), fields.get("Call", "")
+            self.parts.dispatcher.pause(on, time.time(), channel, "" if channel else call_id)
 
     def _hold(self, event: AmiEvent) -> None:
         self.parts.dispatcher.hold(event.fields.get("Uniqueid", ""), event.name == "Hold", time.time())

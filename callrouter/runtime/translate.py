@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from callrouter.asterisk import ari_events as ari
 from callrouter.core import events as e
-from callrouter.core.phone import clean_name, normalize_caller, normalize_dialled
+from callrouter.core.identity import Sent, identify
+from callrouter.core.phone import normalize_dialled
 from callrouter.core.routing import SIMULATOR_TRUNK
 from callrouter.core.state import BACKUP_LEG, Calling, HandedOver, Leaving, Session
 
@@ -15,6 +16,13 @@ DIALED = "dialed"
 DID_VARIABLE = "CR_DID"
 TRUNK_VARIABLE = "CR_TRUNK"
 LEG_VARIABLE = "CR_LEG"
+DIALLED_BY = "PJSIP/"
+"""What Asterisk leaves out where it tells a dial string."""
+OUT = frozenset({"BUSY", "CONGESTION", "CHANUNAVAIL", "NOANSWER"})
+"""Ends of one leg that leave those beside it ringing. A cancelled one ended with them."""
+PRIVACY_VARIABLE = "CR_PRIVACY"
+DIVERSION_VARIABLE = "CR_DIVERSION"
+VERSTAT_VARIABLE = "CR_VERSTAT"
 
 
 def arrival(
@@ -31,21 +39,38 @@ def arrival(
     :param trunks_down: trunks known to be down, each with the reason
     """
     channel = event.channel
-    trunk = str(channel.channelvars.get(TRUNK_VARIABLE) or "") or None
-    dialled = str(channel.channelvars.get(DID_VARIABLE) or "") or channel.dialplan.exten
+
+    def said(variable: str) -> str:
+        return str(channel.channelvars.get(variable) or "")
+
+    trunk = said(TRUNK_VARIABLE) or None
+    dialled = said(DID_VARIABLE) or channel.dialplan.exten
     country = countries.get(trunk or "", default_country)
+    who = identify(
+        Sent(
+            number=channel.caller.number,
+            name=channel.caller.name,
+            privacy=said(PRIVACY_VARIABLE),
+            diversion=said(DIVERSION_VARIABLE),
+            verstat=said(VERSTAT_VARIABLE),
+        ),
+        country,
+    )
     return e.CallArrived(
         at=float(event.timestamp),
         call_id=call_id,
         channel=channel.id,
         did=normalize_dialled(dialled, country),
-        caller=normalize_caller(channel.caller.number, country),
-        caller_name=clean_name(channel.caller.name),
+        caller=who.number,
+        caller_name=who.name,
         trunk=trunk,
         linkedid=channel.id,
         test=trunk == SIMULATOR_TRUNK,
         store_problem=store_problem,
         trunks_down=trunks_down,
+        privacy=who.privacy,
+        diverted_from=who.diverted_from,
+        verstat=who.verstat,
     )
 
 
@@ -76,8 +101,24 @@ def _channel_in(uri: str) -> str | None:
     return ident if kind == "channel" else None
 
 
-def translate(event: ari.AriEvent, session: Session) -> e.Event | None:
-    """An event of a call under way, or None when it says nothing to the core."""
+def branch_of(event: ari.Dial, session: Session, taken: Collection[str]) -> str:
+    """Which of several legs that ring at once a channel is that is being dialled; "" when it is none of them.
+
+    :param taken: legs whose channels are known
+    """
+    wait = session.wait
+    if not isinstance(wait, Calling) or _named(event).startswith(BACKUP_LEG):
+        return ""
+    endpoint = f"{DIALLED_BY}{event.dialstring}"
+    found = (each.leg_id for each in wait.branches if each.endpoint == endpoint and each.leg_id not in taken)
+    return next(found, "")
+
+
+def translate(event: ari.AriEvent, session: Session, branch: str = "") -> e.Event | None:
+    """An event of a call under way, or None when it says nothing to the core.
+
+    :param branch: the leg that it is about, of those that ring at once
+    """
     match event:
         case ari.StasisStart(args=[kind, status, cause, leg_id, *more]) if kind == DIALED:
             return e.DialReturned(
@@ -102,7 +143,7 @@ def translate(event: ari.AriEvent, session: Session) -> e.Event | None:
             return e.CallerHungUp(float(event.timestamp), given)
         case ari.ChannelDestroyed():
             return e.CallerHungUp(float(event.timestamp), event.cause)
-    leg_id = _leg_id(event, session)
+    leg_id = branch or _leg_id(event, session)
     if not leg_id:
         return None
     match event:
@@ -114,6 +155,8 @@ def translate(event: ari.AriEvent, session: Session) -> e.Event | None:
             return e.LegProgress(float(event.timestamp), leg_id)
         case ari.Dial(dialstatus="ANSWER"):
             return e.LegAnswered(float(event.timestamp), leg_id)
+        case ari.Dial() if branch and event.dialstatus in OUT:
+            return e.LegEnded(float(event.timestamp), leg_id, event.dialstatus)
         case ari.ChannelHold():
             return e.LegHeld(float(event.timestamp), leg_id, on=True)
         case ari.ChannelUnhold():
@@ -121,14 +164,16 @@ def translate(event: ari.AriEvent, session: Session) -> e.Event | None:
     return None
 
 
+def _named(event: ari.Dial) -> str:
+    return str(event.caller.channelvars.get(LEG_VARIABLE) or "") if event.caller is not None else ""
+
+
 def _leg_id(event: ari.AriEvent, session: Session) -> str:
     """The leg that an event is about: ours, or the one the failsafe named on the caller's channel."""
-    named = ""
-    if isinstance(event, ari.Dial) and event.caller is not None:
-        named = str(event.caller.channelvars.get(LEG_VARIABLE) or "")
+    named = _named(event) if isinstance(event, ari.Dial) else ""
     match session.wait:
-        case Calling(leg_id=leg_id):
-            return named if named.startswith(BACKUP_LEG) else leg_id
+        case Calling() as wait:
+            return named if named.startswith(BACKUP_LEG) else wait.talking
         case HandedOver(leg_id=leg_id):
             return named if isinstance(event, ari.Dial) and event.caller is not None else leg_id
     return ""

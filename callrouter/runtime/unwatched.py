@@ -43,6 +43,8 @@ def closing_events(
     if isinstance(wait, Calling) and row.leg and row.leg != wait.leg_id and not rung:
         # The leg was planned, and never dialled: the row tells of the one before it, whose end is known.
         return [e.LedgerClosed(row.end, 0.0, None, row.cause)]
+    if isinstance(wait, Calling) and wait.branches and wait.answered_at is None and row.talk_at is not None:
+        found.append(e.LegAnswered(row.talk_at, wait.leg_at(row.target)))
     closed = e.LedgerClosed(
         at=row.end,
         billsec=row.talk_seconds,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +11,16 @@ from sqlalchemy import Select, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from callrouter.core.disposition import Disposition, LegResult
-from callrouter.core.records import CallRecord, Leg, RecordingKind, RecordingRef, RecordingStatus, TraceStep
+from callrouter.core.records import (
+    CallRecord,
+    Consent,
+    ConsentResponse,
+    Leg,
+    RecordingKind,
+    RecordingRef,
+    RecordingStatus,
+    TraceStep,
+)
 from callrouter.errors import InputError, NotFoundError
 from callrouter.store.call_filter import IN_PROGRESS, CallFilter, conditions
 from callrouter.store.codec import Line
@@ -70,6 +79,10 @@ PLAIN = (
     "reason",
     "handled_by",
     "recording_problem",
+    "language",
+    "privacy",
+    "diverted_from",
+    "verstat",
 )
 
 
@@ -142,6 +155,8 @@ async def save_call(session: AsyncSession, record: CallRecord) -> str:
     values.update({name: to_datetime(getattr(record, name)) for name in TIMES})
     values.update(
         disposition=record.disposition.value if record.disposition else None,
+        consent=asdict(record.consent) if record.consent else None,
+        set_values={name: _text(value) for name, value in record.values} or None,
         path=[_text(name) for name in record.path],
         trace=[{"at": s.at, "path": _text(s.path), "what": _text(s.what), "why": _text(s.why)} for s in record.trace],
     )
@@ -228,17 +243,23 @@ async def get_call(session: AsyncSession, ref: str) -> StoredCall:
         answered_at=to_seconds(row.answered_at),
         ended_at=to_seconds(row.ended_at),
         disposition=Disposition(row.disposition) if row.disposition else None,
+        consent=_consent_value(row.consent),
         tags=tuple(tags),
+        values=tuple((row.set_values or {}).items()),
         path=tuple(row.path),
         legs=tuple(_leg_value(leg) for leg in legs),
         recordings=tuple(
-            RecordingRef(each.id, each.kind, each.leg_id, each.started_at, each.status, each.problem)
+            RecordingRef(each.id, each.kind, each.leg_id, each.started_at, each.status, each.problem, each.pauses)
             for each in recordings
         ),
         trace=tuple(TraceStep(**step) for step in row.trace),
     )
     currency = await session.scalar(select(CompanyRow.currency).where(CompanyRow.id == row.company_id))
     return StoredCall(record, found[1], found[2], found[3], tuple(recordings), currency)
+
+
+def _consent_value(stored: dict[str, Any] | None) -> Consent | None:
+    return Consent(**{**stored, "response": ConsentResponse(stored["response"])}) if stored else None
 
 
 async def known_uniqueids(session: AsyncSession, uniqueids: Collection[str]) -> set[str]:
@@ -335,6 +356,7 @@ async def _save_recordings(session: AsyncSession, record: CallRecord) -> None:
             "started_at": to_datetime(ref.started_at),
             "status": RecordingStatus(ref.status).value,
             "problem": _text(ref.problem),
+            "pauses": [asdict(pause) for pause in ref.pauses] or None,
         }
         for ref in record.recordings
     ]

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from callrouter.core.model import RecordingPolicy
 from callrouter.errors import ConflictError, DatabaseError, InputError, NotFoundError
 from callrouter.store.models import (
     CampaignRow,
@@ -25,11 +26,25 @@ from callrouter.store.models import (
     TrackingNumberRow,
     TrunkRow,
 )
+from callrouter.store.models_blocks import BlockRow
+from callrouter.store.models_groups import TargetGroupRow
+from callrouter.store.models_hours import HoursOverrideRow
 from callrouter.store.types import now
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-Owned = TypeVar("Owned", CampaignRow, TargetRow, TrackingNumberRow, FlowRow, PromptRow)
-AnyRow = CompanyRow | TrunkRow | CampaignRow | TargetRow | TrackingNumberRow | FlowRow | PromptRow
+Owned = TypeVar("Owned", CampaignRow, TargetRow, TargetGroupRow, TrackingNumberRow, FlowRow, PromptRow)
+AnyRow = (
+    BlockRow
+    | CampaignRow
+    | CompanyRow
+    | FlowRow
+    | HoursOverrideRow
+    | PromptRow
+    | TargetGroupRow
+    | TargetRow
+    | TrackingNumberRow
+    | TrunkRow
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +129,17 @@ def slug(noun: str, name: str) -> str:
         f"{name!r} cannot be the name of a {noun}: lower-case letters, digits and hyphens, at most 63",
         hint=f"take {suggestion!r}" if NAME.fullmatch(suggestion) else "for example 'spring-radio'",
     )
+
+
+def recording(said: object) -> str:
+    """What one part of the routing says of recording, as it is stored; true and false are force and never.
+
+    :raises InputError: none of the words
+    """
+    try:
+        return RecordingPolicy.of(said).value
+    except ValueError:
+        raise InputError(f"{said!r} says nothing of recording", hint=" or ".join(RecordingPolicy)) from None
 
 
 def merged(noun: str, current: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

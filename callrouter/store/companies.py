@@ -13,7 +13,16 @@ import phonenumbers
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from callrouter.core.model import DEFAULT_MAX_CALLS, DEFAULT_MAX_PER_HOUR, Campaign, Company
+from callrouter.core.flow.languages import check_language
+from callrouter.core.model import (
+    DEFAULT_MAX_CALLS,
+    DEFAULT_MAX_PER_HOUR,
+    DEFAULT_PAUSE_SECONDS,
+    PAUSE_SECONDS,
+    Campaign,
+    Company,
+    RecordingPolicy,
+)
 from callrouter.errors import ConflictError, InputError
 from callrouter.store import changes as common
 from callrouter.store.models import (
@@ -25,6 +34,7 @@ from callrouter.store.models import (
     TargetRow,
     TrackingNumberRow,
 )
+from callrouter.store.models_groups import TargetGroupRow
 from callrouter.store.types import now
 
 FIELDS = (
@@ -33,14 +43,23 @@ FIELDS = (
     "timezone",
     "country",
     "currency",
+    "language",
     "record",
+    "consent_required",
+    "pause_keys",
+    "pause_seconds",
     "allowed_destinations",
     "max_outbound_calls",
     "max_outbound_per_hour",
     "max_spend_per_day",
+    "accept_anonymous",
+    "max_calls_per_caller",
+    "caller_window",
 )
 MOST = 1_000_000_000
-CAPS = ("max_outbound_calls", "max_outbound_per_hour", "max_spend_per_day")
+CAPS = ("max_outbound_calls", "max_outbound_per_hour", "max_spend_per_day", "max_calls_per_caller")
+LONGEST_WINDOW = 86400
+"""Seconds; of the calls of one number."""
 PREFIX = re.compile(r"\+[1-9][0-9]{0,14}")
 
 
@@ -52,11 +71,18 @@ def company_value(row: CompanyRow) -> Company:
         timezone=row.timezone,
         country=row.country,
         currency=row.currency,
-        record=row.record,
+        language=row.language,
+        record=RecordingPolicy(row.record),
+        consent_required=row.consent_required,
+        pause_keys=row.pause_keys,
+        pause_seconds=row.pause_seconds,
         allowed_destinations=tuple(row.allowed_destinations),
         max_outbound_calls=row.max_outbound_calls,
         max_outbound_per_hour=row.max_outbound_per_hour,
         max_spend_per_day=row.max_spend_per_day,
+        accept_anonymous=row.accept_anonymous,
+        max_calls_per_caller=row.max_calls_per_caller,
+        caller_window=row.caller_window,
     )
 
 
@@ -72,11 +98,18 @@ async def add_company(
     title: str = "",
     country: str = "US",
     currency: str = "USD",
-    record: bool = True,
+    language: str | None = None,
+    record: RecordingPolicy | str | bool = RecordingPolicy.FORCE,
+    consent_required: bool = False,
+    pause_keys: bool = False,
+    pause_seconds: int = DEFAULT_PAUSE_SECONDS,
     allowed_destinations: Sequence[str] = (),
     max_outbound_calls: int | None = DEFAULT_MAX_CALLS,
     max_outbound_per_hour: int | None = DEFAULT_MAX_PER_HOUR,
     max_spend_per_day: int | None = None,
+    accept_anonymous: bool = True,
+    max_calls_per_caller: int | None = None,
+    caller_window: int = 3600,
     who: str,
     why: str = "",
 ) -> Company:
@@ -86,11 +119,17 @@ async def add_company(
     :param title: for people to read; empty: made from the name
     :param country: ISO 3166 alpha-2, assumed for its numbers written without +
     :param currency: ISO 4217
-    :param record: whether its conversations are recorded
+    :param language: of what callers hear, like "es" or "pt-br"; None: that of the installation's voice
+    :param record: the last word on recording; true and false are force and never
+    :param consent_required: whether only callers are recorded who were asked for consent
+    :param pause_keys: whether who talks can pause the recording by *1 and resume it by *2
+    :param pause_seconds: after so long a pause ends by itself; 5 to 3600
     :param allowed_destinations: countries and prefixes that may be dialled though no target names them
     :param max_outbound_calls: legs over trunks at once; None: no cap, as for the others
     :param max_outbound_per_hour: legs over trunks in 60 minutes
     :param max_spend_per_day: minor units of ``currency``
+    :param accept_anonymous: whether callers who withhold their number are let in
+    :param max_calls_per_caller: calls of one number in any ``caller_window`` seconds; None: no cap
     :raises InputError: a name that is no slug, an unknown zone or country, a cap below 0
     :raises ConflictError: the name is taken
     """
@@ -145,11 +184,16 @@ async def remove_company(session: AsyncSession, name: str, *, who: str, why: str
     """Remove a company that owns nothing and never had a call.
 
     :raises NotFoundError: no such company
-    :raises ConflictError: it has numbers, campaigns, targets, flows, prompts or calls; the message names them
+    :raises ConflictError: it has numbers, campaigns, targets, groups, flows, prompts or calls; the message names them
     """
     row = await common.company_row(session, name)
     uses: list[str] = []
-    for noun, model in (("number", TrackingNumberRow), ("target", TargetRow), ("prompt", PromptRow)):
+    for noun, model in (
+        ("number", TrackingNumberRow),
+        ("group", TargetGroupRow),
+        ("target", TargetRow),
+        ("prompt", PromptRow),
+    ):
         found = await session.scalars(select(model.name).where(model.company_id == row.id).order_by(model.name))
         uses += [f"{noun} {each}" for each in found]
     for noun, kept in (("flow", FlowRow), ("campaign", CampaignRow)):
@@ -326,10 +370,22 @@ def _company_values(values: dict[str, Any]) -> dict[str, Any]:
         "timezone": check_zone(values["timezone"]),
         "country": check_country(values["country"]),
         "currency": currency,
-        "record": bool(values["record"]),
+        "language": check_language(values["language"]) if values["language"] else None,
+        "record": common.recording(values["record"]),
+        "consent_required": bool(values["consent_required"]),
+        "pause_keys": bool(values["pause_keys"]),
+        "pause_seconds": _pause_seconds(values["pause_seconds"]),
         "allowed_destinations": sorted({check_destination(each) for each in values["allowed_destinations"]}),
         **{name: _cap(name, values[name]) for name in CAPS},
+        "accept_anonymous": bool(values["accept_anonymous"]),
+        "caller_window": _window(values["caller_window"]),
     }
+
+
+def _pause_seconds(value: Any) -> int:
+    if not PAUSE_SECONDS[0] <= int(value) <= PAUSE_SECONDS[1]:
+        raise InputError(f"pause-seconds {value} is out of range", hint="5 to 3600")
+    return int(value)
 
 
 def check_destination(text: str) -> str:
@@ -353,6 +409,12 @@ def _cap(name: str, value: Any) -> int | None:
         return None
     if not 0 <= int(value) <= MOST:
         raise InputError(f"{name.replace('_', '-')} {value} is out of range", hint=f"0 to {MOST}, or none for no cap")
+    return int(value)
+
+
+def _window(value: Any) -> int:
+    if not 1 <= int(value) <= LONGEST_WINDOW:
+        raise InputError(f"caller-window {value} is out of range", hint=f"1 to {LONGEST_WINDOW} seconds")
     return int(value)
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from callrouter.core.snapshot import ConfigSnapshot
+from callrouter.store.blocks import add_block, list_blocks, load_blocks, remove_block
 from callrouter.store.changes import ConfigChange, config_version, list_changes, lock_config
 from callrouter.store.companies import (
     add_campaign,
@@ -41,6 +42,8 @@ from callrouter.store.flows import (
     remove_flow,
     remove_prompt,
 )
+from callrouter.store.groups import add_group, edit_group, get_group, list_groups, remove_group
+from callrouter.store.hours import load_overrides
 from callrouter.store.models import CampaignRow, PromptRow
 from callrouter.store.numbers import add_number, edit_number, get_number, list_numbers, remove_number
 from callrouter.store.targets import add_target, edit_target, get_target, list_targets, remove_target
@@ -51,9 +54,11 @@ __all__ = [
     "ConfigSnapshot",
     "SavedVersion",
     "UploadedPrompt",
+    "add_block",
     "add_campaign",
     "add_company",
     "add_flow",
+    "add_group",
     "add_number",
     "add_prompt",
     "add_target",
@@ -63,6 +68,7 @@ __all__ = [
     "edit_campaign",
     "edit_company",
     "edit_flow",
+    "edit_group",
     "edit_number",
     "edit_prompt",
     "edit_target",
@@ -72,23 +78,28 @@ __all__ = [
     "get_company",
     "get_flow",
     "get_flow_version",
+    "get_group",
     "get_number",
     "get_prompt",
     "get_target",
     "get_trunk",
+    "list_blocks",
     "list_campaigns",
     "list_changes",
     "list_companies",
     "list_flows",
+    "list_groups",
     "list_numbers",
     "list_prompts",
     "list_targets",
     "list_trunks",
     "load_config",
     "lock_config",
+    "remove_block",
     "remove_campaign",
     "remove_company",
     "remove_flow",
+    "remove_group",
     "remove_number",
     "remove_prompt",
     "remove_target",
@@ -112,8 +123,11 @@ async def load_config(session: AsyncSession) -> ConfigSnapshot:
             campaigns=tuple(campaign_value(row) for row in campaigns),
             trunks=tuple(await list_trunks(session)),
             targets=tuple(await list_targets(session)),
+            groups=tuple(await list_groups(session)),
             numbers=tuple(await list_numbers(session)),
             flows=tuple(await list_flows(session)),
+            blocks=await load_blocks(session),
+            overrides=await load_overrides(session),
             prompts=tuple(
                 (company_id, name, sha256)
                 for company_id, name, sha256 in await session.execute(

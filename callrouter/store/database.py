@@ -15,6 +15,7 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from callrouter.errors import ConflictError, DatabaseError
 from callrouter.store import migrate, postgres_tools, sqlite_copy
@@ -180,8 +181,12 @@ class Database:
         return Upgrade(state.revision, (await self.check()).revision, backup)
 
     async def dispose(self) -> None:
-        """Close all connections."""
+        """Close all connections: idle ones now, one in use as soon as it is given back."""
+        pool = self.engine.sync_engine.pool
         await self.engine.dispose()
+        # What is in use goes back to this pool, where nobody would ever close it. Not before: the engine's next pool
+        # takes over the listeners that this one has.
+        event.listen(pool, "checkin", _close)
 
     # -- within ----------------------------------------------------------------------------------------------------
 
@@ -238,6 +243,10 @@ class Database:
                             )
             finally:
                 await connection.invalidate()
+
+
+def _close(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.close()
 
 
 def _prepare_sqlite(engine: AsyncEngine) -> None:

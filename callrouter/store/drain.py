@@ -27,6 +27,7 @@ from callrouter.store.database import Database
 from callrouter.store.jobs import enqueue
 from callrouter.store.journal import Journal, Position, is_over
 from callrouter.store.models import CallRecordRow, JournalPositionRow, LedgerPositionRow
+from callrouter.store.rotation import move_turns
 from callrouter.store.types import now
 from callrouter.store.upsert import insert
 
@@ -173,6 +174,7 @@ class Drain:
 
     async def _store(self, session: AsyncSession, lines: Sequence[Line]) -> None:
         await append_events(session, lines)
+        await move_turns(session, lines)
         touched = {line.call for line in lines}
         telling = {line.call for line in lines if line.type in TELLING}
         quiet = touched - telling

@@ -23,6 +23,7 @@ from callrouter.store.models import (
     TargetRow,
     TrackingNumberRow,
 )
+from callrouter.store.models_groups import TargetGroupRow
 from callrouter.store.types import now
 
 
@@ -199,8 +200,9 @@ async def check_flow(session: AsyncSession, company: str, name: str, text: str) 
     owner = await common.company_row(session, company)
     flow = parse_flow(text, name)
     targets = set(await session.scalars(select(TargetRow.name).where(TargetRow.company_id == owner.id)))
+    groups = set(await session.scalars(select(TargetGroupRow.name).where(TargetGroupRow.company_id == owner.id)))
     prompts = set(await session.scalars(select(PromptRow.name).where(PromptRow.company_id == owner.id)))
-    errors = [each for each in findings_of(flow, targets, prompts) if each.severity == "error"]
+    errors = [each for each in findings_of(flow, targets, prompts, groups) if each.severity == "error"]
     if errors:
         more = f" (and {len(errors) - 1} more; callrouter flow check shows all)" if len(errors) > 1 else ""
         raise FlowError(f"flow {name!r}, node {errors[0].node!r}: {errors[0].message}{more}", hint=errors[0].hint)
@@ -208,12 +210,18 @@ async def check_flow(session: AsyncSession, company: str, name: str, text: str) 
 
 
 async def flows_using(
-    session: AsyncSession, owner: CompanyRow, *, target: str | None = None, prompt: str | None = None
+    session: AsyncSession,
+    owner: CompanyRow,
+    *,
+    target: str | None = None,
+    group: str | None = None,
+    prompt: str | None = None,
 ) -> list[str]:
-    """Names of the company's flows whose newest version rings ``target`` or plays ``prompt``."""
+    """Names of the company's flows whose newest version rings ``target`` or ``group``, or plays ``prompt``."""
     from callrouter.core.flow.parse import parse_flow
 
-    wanted = ("target" if target is not None else "prompt", target or prompt or "")
+    noun = "target" if target is not None else "group" if group is not None else "prompt"
+    wanted = (noun, target or group or prompt or "")
     using = []
     for row, version in await session.execute(_newest().where(FlowRow.company_id == owner.id).order_by(FlowRow.name)):
         try:
@@ -342,12 +350,12 @@ async def _version(session: AsyncSession, row: FlowRow, number: int | None) -> F
 
 
 def _references(flow: Flow) -> Iterator[tuple[str, str]]:
-    """("target" or "prompt", name) of everything outside of its text that a flow needs."""
+    """("target", "group" or "prompt", name) of everything outside of its text that a flow needs."""
     from callrouter.core.flow.check import prompts_of
 
     for node in flow.nodes.values():
         if isinstance(node, Dial):
-            yield "target", node.target
+            yield ("target" if node.group is None else "group"), node.rings
         for prompt in prompts_of(node):
             if prompt.file:
                 yield "prompt", prompt.file

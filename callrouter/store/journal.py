@@ -23,7 +23,7 @@ from pathlib import Path
 from callrouter.core.events import CallArrived, CallerHungUp, LedgerClosed
 from callrouter.core.notes import Concluded
 from callrouter.errors import ConflictError
-from callrouter.files import replace_file
+from callrouter.files import replace_file, whole_lines
 from callrouter.store.codec import Line, LogItem, decode_line, encode_line, items
 from callrouter.store.types import new_id
 
@@ -269,19 +269,15 @@ class Journal:
 
     def _learn(self, number: int, path: Path) -> int:
         size = 0
-        torn = b""
-        with path.open("rb") as file:
-            for raw in file:
-                if not raw.endswith(b"\n"):
-                    torn = raw
-                    break
-                size += len(raw)
-                line = decode_line(raw)
-                if line is not None:
-                    self._seqs[line.call] = max(line.seq, self._seqs.get(line.call, 0))
-                    self._note(line.call, line.type, number)
+        for raw, end in whole_lines(path):
+            size = end
+            line = decode_line(raw)
+            if line is not None:
+                self._seqs[line.call] = max(line.seq, self._seqs.get(line.call, 0))
+                self._note(line.call, line.type, number)
+        torn = path.stat().st_size - size
         if torn:
-            self.dropped_bytes += len(torn)
+            self.dropped_bytes += torn
             os.truncate(path, size)
         return size
 
@@ -422,17 +418,8 @@ def read(directory: Path, position: Position, limit: int | None = None) -> Itera
         if number < position.segment:
             continue
         offset = position.offset if number == position.segment else 0
-        try:
-            file = path.open("rb")
-        except FileNotFoundError:
-            continue
-        with file:
-            file.seek(offset)
-            for raw in file:
-                if not raw.endswith(b"\n"):
-                    break
-                offset += len(raw)
-                yield decode_line(raw), Position(number, offset)
-                count += 1
-                if limit is not None and count >= limit:
-                    return
+        for raw, end in whole_lines(path, offset):
+            yield decode_line(raw), Position(number, end)
+            count += 1
+            if limit is not None and count >= limit:
+                return

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, inspect, text
 
 from callrouter.errors import DatabaseError, SchemaError
-from callrouter.store import models
+from callrouter.store import models, models_blocks, models_groups, models_hours
 from callrouter.store.types import Base
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-_ = models  # fills Base.metadata
+_ = models, models_blocks, models_groups, models_hours  # fill Base.metadata
 _REVISION = re.compile(r'^(revision|down_revision)(?:: [^=]+)? = "([^"]+)"$', re.MULTILINE)
 
 LOCK = 7238461902

@@ -13,11 +13,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, UniqueConstraint, false, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, UniqueConstraint, false, text, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from callrouter.core.disposition import Disposition, LegResult
-from callrouter.core.model import CallerIdMode, DidSource, MediaEncryption, NumberFormat
+from callrouter.core.model import CallerIdMode, DidSource, MediaEncryption, NumberFormat, RecordingPolicy
 from callrouter.core.records import RecordingKind, RecordingStatus
 from callrouter.store.types import Audited, Base, new_id, now, one_of
 
@@ -28,6 +28,7 @@ JOB_STATES = ("queued", "running", "done", "dead")
 
 class CompanyRow(Audited, Base):
     __tablename__ = "company"
+    __table_args__ = (one_of("recording", RecordingPolicy),)
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     name: Mapped[str] = mapped_column(unique=True)
@@ -35,13 +36,21 @@ class CompanyRow(Audited, Base):
     timezone: Mapped[str]
     country: Mapped[str]
     currency: Mapped[str]
-    record: Mapped[bool]
+    language: Mapped[str | None]
+    record: Mapped[str] = mapped_column("recording", server_default=text("'force'"))
+    consent_required: Mapped[bool] = mapped_column(server_default=false())
+    pause_keys: Mapped[bool] = mapped_column(server_default=false())
+    pause_seconds: Mapped[int] = mapped_column(server_default=text("'120'"))
     allowed_destinations: Mapped[list[Any]] = mapped_column(default=list)
     """Countries ("US") and prefixes ("+4420") that may be dialled though no target names them."""
     max_outbound_calls: Mapped[int | None]
     max_outbound_per_hour: Mapped[int | None]
     max_spend_per_day: Mapped[int | None] = mapped_column(BigInteger)
     """Minor units of ``currency``."""
+    accept_anonymous: Mapped[bool] = mapped_column(server_default=true())
+    max_calls_per_caller: Mapped[int | None]
+    caller_window: Mapped[int] = mapped_column(server_default=text("'3600'"))
+    """Seconds."""
 
 
 class CampaignRow(Audited, Base):
@@ -97,6 +106,7 @@ class TrunkRow(Audited, Base):
     country: Mapped[str]
     media_encryption: Mapped[str] = mapped_column(server_default=text("'none'"))
     secure_only: Mapped[bool] = mapped_column(server_default=false())
+    trust_identity: Mapped[bool] = mapped_column(server_default=false())
     next_trunk_id: Mapped[str | None] = mapped_column(ForeignKey("trunk.id"), index=True)
     setup_seconds: Mapped[float] = mapped_column(server_default=text("'4'"))
     rates: Mapped[list[Any]] = mapped_column(default=list)
@@ -109,6 +119,7 @@ class TargetRow(Audited, Base):
         UniqueConstraint("company_id", "name"),
         CheckConstraint("(sip_uri IS NULL) <> (number IS NULL)", name="destination"),
         CheckConstraint("number IS NULL OR trunk_id IS NOT NULL", name="trunk"),
+        one_of("recording", RecordingPolicy),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
@@ -120,6 +131,7 @@ class TargetRow(Audited, Base):
     sip_uri: Mapped[str | None]
     ring_seconds: Mapped[int]
     whisper: Mapped[str | None]
+    record: Mapped[str] = mapped_column("recording", server_default=text("'inherit'"))
 
 
 class FlowRow(Audited, Base):
@@ -163,6 +175,7 @@ class TrackingNumberRow(Audited, Base):
     __table_args__ = (
         UniqueConstraint("company_id", "name"),
         CheckConstraint("(flow_id IS NULL) <> (target_id IS NULL)", name="destination"),
+        one_of("recording", RecordingPolicy),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
@@ -174,6 +187,7 @@ class TrackingNumberRow(Audited, Base):
     target_id: Mapped[str | None] = mapped_column(ForeignKey("target.id"), index=True)
     backup_id: Mapped[str | None] = mapped_column(ForeignKey("target.id"), index=True)
     active: Mapped[bool]
+    record: Mapped[str] = mapped_column("recording", server_default=text("'inherit'"))
 
 
 class PromptRow(Audited, Base):
@@ -259,6 +273,13 @@ class CallRecordRow(Base):
     reason: Mapped[str]
     handled_by: Mapped[str]
     recording_problem: Mapped[str | None]
+    consent: Mapped[dict[str, Any] | None]
+    diverted_from: Mapped[str | None]
+    privacy: Mapped[str | None]
+    verstat: Mapped[str | None]
+    set_values: Mapped[dict[str, Any] | None]
+    """What ``set`` nodes put on it."""
+    language: Mapped[str | None]
     path: Mapped[list[Any]]
     trace: Mapped[list[Any]]
 
@@ -314,6 +335,8 @@ class RecordingRow(Base):
     started_at: Mapped[datetime]
     status: Mapped[str]
     problem: Mapped[str | None]
+    pauses: Mapped[list[Any] | None]
+    """Objects with begin, end (seconds since the epoch; null: to its end) and by."""
     path: Mapped[str | None]
     """Relative to the recordings directory."""
     format: Mapped[str | None]

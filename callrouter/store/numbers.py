@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from callrouter.core import phone
-from callrouter.core.model import TrackingNumber
+from callrouter.core.model import RecordingPolicy, TrackingNumber
 from callrouter.errors import ConflictError, InputError
 from callrouter.store import changes as common
 from callrouter.store.models import CampaignRow, CompanyRow, FlowRow, TargetRow, TrackingNumberRow
@@ -31,6 +31,7 @@ def number_value(row: TrackingNumberRow, flow: str | None, target: str | None, b
         target=target,
         backup=backup,
         active=row.active,
+        record=RecordingPolicy(row.record),
     )
 
 
@@ -45,6 +46,7 @@ async def add_number(
     target: str | None = None,
     backup: str | None = None,
     active: bool = True,
+    record: RecordingPolicy | str | bool = RecordingPolicy.INHERIT,
     who: str,
     why: str = "",
 ) -> TrackingNumber:
@@ -65,6 +67,7 @@ async def add_number(
         "target": target,
         "backup": backup,
         "active": active,
+        "record": record,
     }
     values = await _values(session, owner, given)
     await _e164_free(session, values["e164"])
@@ -118,7 +121,7 @@ async def edit_number(
 ) -> TrackingNumber:
     """Change a tracking number. Giving only ``target`` drops the flow, and the other way round.
 
-    :param changes: any of number, name, campaign, flow, target, backup, active
+    :param changes: any of number, name, campaign, flow, target, backup, active, record
     :raises InputError, NotFoundError, ConflictError: as :func:`add_number` and :func:`get_number`
     """
     row, owner = await find_number(session, number, company)
@@ -132,6 +135,7 @@ async def edit_number(
         "target": target,
         "backup": backup,
         "active": row.active,
+        "record": row.record,
     }
     given = common.merged("number", current, changes)
     if changes.get("target") and not changes.get("flow"):
@@ -253,4 +257,5 @@ async def _values(session: AsyncSession, owner: CompanyRow, given: Mapping[str, 
         "target_id": await id_of(TargetRow, "target", given["target"]),
         "backup_id": await id_of(TargetRow, "target", given["backup"]),
         "active": bool(given["active"]),
+        "record": common.recording(given["record"]),
     }

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from callrouter.core.records import RecordingKind, RecordingStatus
+from callrouter.core.records import Pause, RecordingKind, RecordingStatus
 from callrouter.errors import InputError, NotFoundError
 from callrouter.store.models import CallRecordRow, RecordingRow
 from callrouter.store.types import now
@@ -44,6 +44,7 @@ class StoredRecording:
     chain_seq: int | None = None
     """Place of its manifest in the chain, from 1; None: it has none yet."""
     manifest_sha256: str | None = None
+    pauses: tuple[Pause, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ def recording_value(row: RecordingRow) -> StoredRecording:
         gaps=tuple(row.gaps or ()),
         chain_seq=row.chain_seq,
         manifest_sha256=row.manifest_sha256,
+        pauses=tuple(Pause(**pause) for pause in row.pauses or ()),
     )
 
 

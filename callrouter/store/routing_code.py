@@ -9,18 +9,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from callrouter.core.model import (
-    CallerIdMode,
-    Campaign,
-    Company,
-    DidSource,
-    FlowVersion,
-    MediaEncryption,
-    NumberFormat,
-    Target,
-    TrackingNumber,
-    Trunk,
-)
+from callrouter.core import model
 from callrouter.core.routing_code.change import ADD, REMOVE, Change
 from callrouter.core.routing_code.fields import Key, Routing, from_parts
 from callrouter.errors import CallrouterError, NotFoundError
@@ -29,18 +18,21 @@ from callrouter.store.changes import ConfigChange
 
 T = TypeVar("T")
 _CLASSES: Mapping[str, type[Any]] = {
-    "company": Company,
-    "campaign": Campaign,
-    "trunk": Trunk,
-    "target": Target,
-    "number": TrackingNumber,
-    "flow": FlowVersion,
+    "company": model.Company,
+    "campaign": model.Campaign,
+    "trunk": model.Trunk,
+    "target": model.Target,
+    "group": model.TargetGroup,
+    "number": model.TrackingNumber,
+    "flow": model.FlowVersion,
 }
 _ENUMS = {
-    "caller_id": CallerIdMode,
-    "did_source": DidSource,
-    "number_format": NumberFormat,
-    "media_encryption": MediaEncryption,
+    "caller_id": model.CallerIdMode,
+    "did_source": model.DidSource,
+    "number_format": model.NumberFormat,
+    "media_encryption": model.MediaEncryption,
+    "record": model.RecordingPolicy,
+    "strategy": model.Strategy,
 }
 
 
@@ -143,13 +135,14 @@ async def _by_id(session: AsyncSession) -> Parts:
         "campaign": {one.id: one for one in await store.list_campaigns(session)},
         "trunk": {one.id: one for one in await store.list_trunks(session)},
         "target": {one.id: one for one in await store.list_targets(session)},
+        "group": {one.id: one for one in await store.list_groups(session)},
         "flow": {one.flow_id: one for one in await store.list_flows(session)},
         "number": {one.id: one for one in await store.list_numbers(session)},
     }
 
 
 def _named(parts: Parts) -> Routing:
-    order = ("company", "campaign", "trunk", "target", "flow", "number")
+    order = ("company", "campaign", "trunk", "target", "group", "flow", "number")
     return from_parts(*(parts[kind] for kind in order))
 
 
@@ -175,7 +168,7 @@ def _take_back(change: ConfigChange, parts: Parts, doubts: list[str]) -> None:
 
 def _same(value: Any, logged: Mapping[str, Any]) -> bool:
     """Whether a value is the one that was logged, as far as it was; a flow's text alone counts."""
-    names = ["name", "text"] if isinstance(value, FlowVersion) else [f.name for f in dataclasses.fields(value)]
+    names = ["name", "text"] if isinstance(value, model.FlowVersion) else [f.name for f in dataclasses.fields(value)]
     return all(getattr(value, name) == _typed(name, logged[name]) for name in names if name in logged)
 
 
@@ -188,6 +181,8 @@ def _revive(kind: type[T], logged: Mapping[str, Any]) -> T:
 def _typed(name: str, value: Any) -> Any:
     if name in _ENUMS and value is not None:
         return _ENUMS[name](value)
+    if name == "members":
+        return tuple(model.Member(**each) for each in value)
     if isinstance(value, list):
         return tuple(tuple(each) if isinstance(each, list) else each for each in value)
     return value

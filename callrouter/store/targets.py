@@ -10,16 +10,17 @@ from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from callrouter.core import phone
-from callrouter.core.model import Target
+from callrouter.core.model import RecordingPolicy, Target
 from callrouter.core.outbound import called, refused_number
 from callrouter.errors import ConflictError, InputError
 from callrouter.store import changes as common
 from callrouter.store.companies import edit_company, titled
 from callrouter.store.flows import flows_using
+from callrouter.store.groups import groups_with
 from callrouter.store.models import CompanyRow, TargetRow, TrackingNumberRow, TrunkRow
 from callrouter.store.trunks import check_host
 
-FIELDS = ("name", "title", "number", "trunk", "sip_uri", "ring_seconds", "whisper")
+FIELDS = ("name", "title", "number", "trunk", "sip_uri", "ring_seconds", "whisper", "record")
 SIP_URI = re.compile(
     r"sips?:(?P<user>[A-Za-z0-9+_.!~*'()&=$,%-]{1,128})"
     r"@(?P<host>\[[0-9A-Fa-f:.]+\]|[^:;?\[\]@\s]+)(?P<port>:\d{1,5})?"
@@ -38,6 +39,7 @@ def target_value(row: TargetRow, trunk: str | None) -> Target:
         sip_uri=row.sip_uri,
         ring_seconds=row.ring_seconds,
         whisper=row.whisper,
+        record=RecordingPolicy(row.record),
     )
 
 
@@ -52,6 +54,7 @@ async def add_target(
     sip_uri: str | None = None,
     ring_seconds: int = 25,
     whisper: str | None = None,
+    record: RecordingPolicy | str | bool = RecordingPolicy.INHERIT,
     allow_premium: bool = False,
     who: str,
     why: str = "",
@@ -77,6 +80,7 @@ async def add_target(
         "sip_uri": sip_uri,
         "ring_seconds": ring_seconds,
         "whisper": whisper,
+        "record": record,
     }
     values, trunk_name = await _values(session, owner, given)
     await common.require_free(session, TargetRow, "target", owner, name)
@@ -127,7 +131,7 @@ async def edit_target(
 ) -> Target:
     """Change a target. Giving only ``sip_uri`` drops number and trunk, and the other way round.
 
-    :param changes: any of name, title, number, trunk, sip_uri, ring_seconds, whisper
+    :param changes: any of name, title, number, trunk, sip_uri, ring_seconds, whisper, record
     :raises InputError, NotFoundError, ConflictError: as :func:`add_target` and :func:`get_target`; ConflictError also
         when it would change a name that flows mention
     """
@@ -166,7 +170,7 @@ async def remove_target(
     """Remove a target.
 
     :raises NotFoundError, InputError: as :func:`get_target`
-    :raises ConflictError: numbers or flows ring it; the message names them
+    :raises ConflictError: numbers, groups or flows ring it; the message names them
     """
     row, owner = await common.owned_row(session, TargetRow, "target", company, name)
     used = (
@@ -178,6 +182,7 @@ async def remove_target(
         f"number {number.name} ({number.e164}{', as backup' if number.target_id != row.id else ''})"
         for number in await session.scalars(used)
     ]
+    uses += [f"group {group}" for group in await groups_with(session, row.id)]
     uses += [f"flow {flow}" for flow in await flows_using(session, owner, target=row.name)]
     if uses:
         raise common.in_use("target", row.name, uses)
@@ -248,4 +253,5 @@ async def _values(
         "sip_uri": check_sip_uri(sip_uri) if sip_uri else None,
         "ring_seconds": ring,
         "whisper": str(given["whisper"] or "").strip() or None,
+        "record": common.recording(given["record"]),
     }, trunk

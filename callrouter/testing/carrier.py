@@ -76,9 +76,6 @@ class SimulatedCarrier:
         self.tls_port = 0
         self._accounts = dict(accounts or {})
         self._tls = tls
-        self.tls_port = 0
-        self._accounts = dict(accounts or {})
-        self._tls = tls
         self._install = install
         self._directory = directory.absolute()
         self._rtp = rtp
@@ -299,6 +296,10 @@ class SimulatedCarrier:
             if leg.ended is not None:
                 await leg.recordings_closed(layout.heard)
         return [leg.phone_call(layout.heard) for leg in sorted(legs, key=lambda leg: leg.started or 0.0)]
+
+    def forget_calls(self) -> None:
+        """Count anew: calls that reached a phone until now are no longer told of."""
+        self._legs = {name: leg for name, leg in self._legs.items() if leg.placed}
 
     async def wait_phone_calls(self, name: str | None, count: int, *, timeout: float = 10.0) -> list[PhoneCall]:
         """Wait until ``count`` calls to a phone are over, and return all its calls.

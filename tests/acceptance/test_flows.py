@@ -9,6 +9,11 @@ import pytest
 import soundfile
 
 from callrouter.core.disposition import Disposition, LegResult
+from callrouter.core.replay import Verdict, replay
+from callrouter.core.routing import build_table
+from callrouter.store.call_filter import CallFilter
+from callrouter.store.config import load_config
+from callrouter.store.replay import stored_logs
 from callrouter.testing.audio import duration, tone_present
 from callrouter.testing.carrier_script import Digits, Hangup, Say, UntilHangup, Wait, answer, busy, no_answer
 from tests.acceptance.listening import part, voice, voice_seconds
@@ -260,3 +265,24 @@ nodes:
     seen = await house.call(business)
     assert seen.call.record.path[-1] == "(backup)"
     assert seen.call.record.disposition is Disposition.ANSWERED
+
+
+async def test_stored_calls_run_again_go_where_they_went(house: Installation) -> None:
+    """Every call of this installation whose number still has the flow that it ran; by one interpreter, not by two."""
+    pressed = await menu(house, "", Wait(0.5), Digits("2"))
+    async with house.database.session() as session:
+        table = build_table(await load_config(session))
+        found = {
+            row.id: replay(table, row.id, log)
+            async for row, log in stored_logs(session, CallFilter(handled_by="controller"), 10_000)
+        }
+    assert pressed.call.record.id in found
+    ways = {
+        call: (one.verdict, one.doubts, one.then.path, one.again.path)
+        for call, one in found.items()
+        if one.then is not None and one.again is not None and (entry := table.entries.get(one.then.did)) is not None
+        if entry.number.active and entry.flow_version_id == one.then.flow_version_id
+        if one.then.disposition is not Disposition.REJECTED
+    }
+    assert ways[pressed.call.record.id][:2] == (Verdict.SAME, ())
+    assert {call: way for call, way in ways.items() if way[0] is not Verdict.SAME or way[1]} == {}

@@ -15,6 +15,7 @@ import soundfile
 
 from callrouter.core.disposition import Disposition
 from callrouter.core.records import RecordingKind, RecordingRef, RecordingStatus
+from callrouter.jobs import finish_recording
 from callrouter.media.recordings import finish, settled
 from callrouter.testing.audio import tone_present
 from callrouter.testing.carrier_script import Answered, Hangup, Wait, busy
@@ -96,7 +97,12 @@ async def test_a_call_and_a_message_stand_in_the_chain_and_whatever_is_done_to_t
     assert (await command(house, "verify"))["clean"] is True
 
 
-async def test_a_caller_who_leaves_at_the_tone_leaves_nothing_missing(house: Installation) -> None:
+async def test_a_caller_who_leaves_at_the_tone_leaves_nothing_missing(
+    house: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Sooner taken for empty, or for never written, than in earnest: 10 s and 30 s.
+    monkeypatch.setattr(finish_recording, "FLUSH_SECONDS", 4.0)
+    monkeypatch.setattr(finish_recording, "APPEAR_SECONDS", 5.0)
     business = await house.business({"desk": busy()}, flow=MESSAGE)
     calls = await asyncio.gather(
         *(house.call(business, steps=(Answered(), Wait(wait), Hangup())) for wait in (0.02, 0.1, 0.3, 0.6))

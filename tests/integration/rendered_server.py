@@ -8,8 +8,7 @@ import random
 import shutil
 import socket
 import tempfile
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,8 @@ from callrouter.config import Settings, load_settings
 from callrouter.core.model import Trunk
 from callrouter.testing.carrier import SimulatedCarrier
 from callrouter.testing.carrier_script import Phone, answer, busy, no_answer
+from tests.fixtures.own_settings import free_port
+from tests.waiting import eventually
 
 DID = "+12025550101"
 BUSY_FIRST = "+12025550102"
@@ -47,14 +48,14 @@ class Place:
 
     async def row(self, count: int) -> LedgerRow:
         """The ``count``-th row of the ledger, when it is there."""
-        await eventually(lambda: len(self.rows()) >= count)
+        await eventually(lambda: len(self.rows()) >= count, f"row {count} of the ledger", 10)
         return self.rows()[count - 1]
 
     async def idle(self) -> None:
         async def none_left() -> bool:
             return "0 active channels" in await self.asterisk.rx("core show channels count")
 
-        await eventually(none_left)
+        await eventually(none_left, "no channel left", 10)
 
     def trouble(self) -> list[str]:
         """What Asterisk complained of, but for the controller that is meant to be absent here."""
@@ -64,22 +65,6 @@ class Place:
             for line in log.splitlines()
             if ("ERROR" in line or "WARNING" in line) and "not claimed within" not in line
         ]
-
-
-async def eventually(done: Callable[[], bool] | Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        result = done()
-        if result if isinstance(result, bool) else await result:
-            return
-        assert time.monotonic() < deadline, "did not happen in time"
-        await asyncio.sleep(0.05)
-
-
-def free_port(address: str, kind: socket.SocketKind) -> int:
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind((address, 0))
-        return int(sock.getsockname()[1])
 
 
 @pytest.fixture
@@ -122,7 +107,6 @@ async def place(settings: Settings, home: Path) -> AsyncIterator[Place]:
     make_directories(settings)
     assert write_config(render(settings, install, [], load_secrets(settings)), settings.asterisk_etc_dir)
     asterisk = AsteriskProcess(install, settings.asterisk_etc_dir / "asterisk.conf", home / "out.log")
-    await asterisk.start()
     phones = [
         Phone("front", answer(after=0.5, speak="tone:700")),
         Phone("engaged", busy()),
@@ -136,7 +120,7 @@ async def place(settings: Settings, home: Path) -> AsyncIterator[Place]:
         phones=phones,
     )
     try:
-        await carrier.start()
+        await asyncio.gather(asterisk.start(), carrier.start())
 
         def dest(phone: str, ring: int, **more: Any) -> FailsafeDestination:
             return FailsafeDestination(f"PJSIP/callrouter-uri/{carrier.uri(phone)}", ring, **more)

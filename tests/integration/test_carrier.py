@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from callrouter.asterisk.install import AsteriskInstall, find_asterisk
 from callrouter.config import load_settings
@@ -37,7 +38,7 @@ from callrouter.testing.carrier_script import (
 )
 from callrouter.testing.sipp import run_sipp
 
-pytestmark = pytest.mark.asterisk
+pytestmark = [pytest.mark.asterisk, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest.fixture
@@ -52,19 +53,28 @@ def install() -> AsteriskInstall:
     return find_asterisk(load_settings())
 
 
-@pytest.fixture
-async def business(install: AsteriskInstall, tmp_path: Path) -> AsyncIterator[SimulatedCarrier]:
-    async with SimulatedCarrier(install, tmp_path / "b", address="127.0.0.19", name="business") as carrier:
-        yield carrier
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pair(
+    install: AsteriskInstall, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[tuple[SimulatedCarrier, SimulatedCarrier]]:
+    """A carrier, and the business that it calls."""
+    place = tmp_path_factory.mktemp("pair")
+    async with SimulatedCarrier(install, place / "b", address="127.0.0.19", name="business") as business:
+        target = (business.address, business.sip_port)
+        async with SimulatedCarrier(install, place / "a", address="127.0.0.9", server=target) as carrier:
+            yield carrier, business
 
 
 @pytest.fixture
-async def carrier(
-    install: AsteriskInstall, tmp_path: Path, business: SimulatedCarrier
-) -> AsyncIterator[SimulatedCarrier]:
-    target = (business.address, business.sip_port)
-    async with SimulatedCarrier(install, tmp_path / "a", address="127.0.0.9", server=target) as carrier:
-        yield carrier
+def business(pair: tuple[SimulatedCarrier, SimulatedCarrier]) -> SimulatedCarrier:
+    pair[1].forget_calls()
+    return pair[1]
+
+
+@pytest.fixture
+def carrier(pair: tuple[SimulatedCarrier, SimulatedCarrier]) -> SimulatedCarrier:
+    pair[0].forget_calls()
+    return pair[0]
 
 
 def alive(pid: int) -> bool:

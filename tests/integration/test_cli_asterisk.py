@@ -7,13 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.unit.cli_home import Cli, cli, free_port, upgraded
+from tests.waiting import wait_until
 
 __all__ = ["cli", "upgraded"]
 pytestmark = pytest.mark.asterisk
@@ -41,11 +41,9 @@ def running(cli: Cli, tmp_path: Path) -> Iterator[Cli]:
             start_new_session=True,
         )
     try:
-        deadline = time.monotonic() + 60
-        while not _answers(int(cli.env["CALLROUTER_AMI_PORT"] or 0)):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
+        port = int(cli.env["CALLROUTER_AMI_PORT"] or 0)
+        wait_until(lambda: _answers(port) or process.poll() is not None, "AMI answers", 60, 0.1)
+        assert process.poll() is None, log.read_text()
         yield cli
     finally:
         process.send_signal(signal.SIGTERM)
@@ -68,13 +66,14 @@ def _answers(port: int) -> bool:
 
 def _settled(cli: Cli) -> dict[str, str]:
     """doctor's states, once Asterisk has finished its start."""
-    deadline = time.monotonic() + 30
-    while True:
-        states = {check["name"]: check["state"] for check in cli.json("doctor", code=None)["checks"]}
-        if states["ari"] == "ok" and states["ami"] == "ok":
-            return states
-        assert time.monotonic() < deadline, states
-        time.sleep(0.2)
+    states: dict[str, str] = {}
+
+    def settled() -> bool:
+        states.update((check["name"], check["state"]) for check in cli.json("doctor", code=None)["checks"])
+        return states["ari"] == states["ami"] == "ok"
+
+    wait_until(settled, "ARI and AMI answer", 30, 0.2)
+    return states
 
 
 def test_a_running_asterisk(running):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -25,23 +26,18 @@ from callrouter.media.recordings import finish
 from callrouter.store.calls import save_call
 from callrouter.store.database import Database
 from callrouter.store.recordings import StoredRecording, get_recording
+from tests.kept_recordings import settings
+
+__all__ = ["settings"]
 
 CALL = "0195d3b0-7d3c-7aaa-8bbb-000000000001"
 LEG = f"{CALL}-l1"
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    settings = Settings(home=str(tmp_path / "home"))
-    settings.recording_spool.mkdir(parents=True)
-    settings.recordings.mkdir()
-    return settings
-
-
-@pytest.fixture
-async def database(settings: Settings) -> AsyncIterator[Database]:
+async def database(settings: Settings, migrated_sqlite: Path) -> AsyncIterator[Database]:
+    shutil.copy(migrated_sqlite, settings.home_dir / "callrouter.db")
     database = Database(settings.database)
-    await database.upgrade()
     yield database
     await database.dispose()
 

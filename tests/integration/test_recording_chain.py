@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sys
+from typing import Any
 
 import pytest
 import soundfile as sf
@@ -16,7 +17,7 @@ from callrouter.config import Settings
 from callrouter.core import events as e
 from callrouter.core import notes as note
 from callrouter.core.events import CallArrived
-from callrouter.core.records import RecordingKind, RecordingStatus
+from callrouter.core.records import ConsentResponse, RecordingKind, RecordingStatus
 from callrouter.errors import ConflictError, ServiceError
 from callrouter.jobs import finish_recording as job
 from callrouter.jobs import seal_recording
@@ -96,12 +97,26 @@ nodes:
         version = await flows.add_flow(session, "acme", name="front", text=text_of_flow, who="test")
         call = (await get_recording(session, recording)).call_id
         await session.execute(text("UPDATE call SET flow_version_id = :v WHERE id = :c"), {"v": version.id, "c": call})
-        planned = note.LegPlanned(ENDED - 3, "front@1/dial", recording, "", "desk", "PJSIP/x", 20, "rings")
-        await append_events(session, [Line(call, 1, planned.at, "LegPlanned", to_builtins(planned))])
+        said: list[note.Note] = [
+            note.Consented(ENDED - 4, "front@1/ask", "opt_in", ConsentResponse.AGREED, "ab" * 32, "1"),
+            note.LegPlanned(ENDED - 3, "front@1/dial", recording, "", "desk", "PJSIP/x", 20, "rings"),
+            note.Decided(ENDED - 3, "front@1/dial", "recorded", "node dial says force"),
+            note.Decided(ENDED - 2, "front@1/other", "recorded", "of another leg"),
+        ]
+        lines = [Line(call, seq, each.at, type(each).__name__, to_builtins(each)) for seq, each in enumerate(said, 1)]
+        await append_events(session, lines)
     await finish(database, settings, recording)
     found = told(settings, await stored(database, recording))
     assert (found["flow"], found["flow_version"]) == ("front@1", version.id)
-    assert found["policy"] == "node dial of the flow says so"
+    assert found["policy"] == "node dial says force"
+    consent: Any = found["consent"]
+    assert {name: consent[name] for name in ("node", "mode", "response", "digit", "script")} == {
+        "node": "front@1/ask",
+        "mode": "opt_in",
+        "response": "agreed",
+        "digit": "1",
+        "script": "ab" * 32,
+    }
 
 
 async def test_gaps_are_stored_and_put_on_record(database: Database, settings: Settings) -> None:

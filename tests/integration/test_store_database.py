@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 
 from callrouter.errors import ConflictError, DatabaseError
@@ -24,9 +25,9 @@ from tests.fixtures.postgres import PostgresServer
 
 
 @pytest.fixture
-async def sqlite(tmp_path: Path) -> AsyncIterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'callrouter.db'}")
-    await database.upgrade()
+async def sqlite(tmp_path: Path, migrated_sqlite: Path) -> AsyncIterator[Database]:
+    path = shutil.copy(migrated_sqlite, tmp_path / "callrouter.db")
+    database = Database(f"sqlite:///{path}")
     yield database
     await database.dispose()
 
@@ -215,6 +216,21 @@ async def test_a_connection_that_was_cut_is_made_anew(postgres: PostgresServer) 
     await add_company(database)
     await database.dispose()
     await killer.dispose()
+
+
+async def test_a_connection_in_use_at_the_end_is_closed_when_it_comes_back(database: Database) -> None:
+    closed: list[object] = []
+    event.listen(database.engine.sync_engine, "close", lambda connection, _record: closed.append(connection))
+    async with database.session() as session:
+        in_use = (await (await session.connection()).get_raw_connection()).dbapi_connection
+        await database.dispose()
+        assert closed == []
+        await config.add_company(session, name="acme", timezone="UTC", who="test")
+    assert closed == [in_use]
+    # The database can be used on, and keeps its connections.
+    async with database.session() as session:
+        assert [each.name for each in await config.list_companies(session)] == ["acme"]
+    assert closed == [in_use]
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "mysql://ana:geheim@h/d", "sqlite://", "sqlite:///:memory:"])

@@ -22,12 +22,12 @@ from tests.integration.rendered_server import (  # noqa: F401 - fixtures
     DID,
     Older,
     Place,
-    eventually,
     home,
     pitch,
     place,
     settings,
 )
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.asterisk
 
@@ -208,7 +208,7 @@ async def test_hung_controller_is_noticed_without_broadcast_too(place: Place) ->
     async def older() -> bool:
         return "CR_BROADCAST=0" in await place.asterisk.rx("dialplan show globals")
 
-    await eventually(older)
+    await eventually(older, "the older dialplan", 10)
     async with controller(place) as steering:
         call = asyncio.create_task(place.carrier.place(CallScript(did=DID, steps=(Wait(0.5),))))
         assert (await steering.next()).args == ["incoming", "simulator", DID]

@@ -48,8 +48,8 @@ FLOORS: dict[str, set[str]] = {
 """What each floor may import of ours, besides itself."""
 
 CORE_MAY_USE = {
-    "__future__", "collections", "csv", "dataclasses", "datetime", "difflib", "enum", "functools", "html", "ipaddress",
-    "itertools", "math", "re", "string", "textwrap", "types", "typing", "zoneinfo",
+    "__future__", "bisect", "collections", "csv", "dataclasses", "datetime", "difflib", "enum", "functools", "hashlib",
+    "html", "ipaddress", "itertools", "math", "re", "string", "textwrap", "types", "typing", "zoneinfo",
     "opening_hours", "phonenumbers", "yaml",
 }  # fmt: skip
 """Values in, values out: nothing that reads a clock, a file, a network or chance."""

@@ -181,10 +181,13 @@ def test_life_of_a_company(cli):
     assert "No companies yet" in cli("company", "list").stdout
     added = cli.json("company", "add", "acme", "--timezone", "America/New_York", "--no-record", "--why", "new client")
     assert added["name"] == "acme"
-    assert added["record"] is False
+    assert added["record"] == "never"
     assert cli.refusal("company", "add", "acme", "--timezone", "UTC", code=4)
     assert "America/New_York" in cli.refusal("company", "add", "b", "--timezone", "New York", code=2)["hint"]
-    assert cli.json("company", "edit", "acme", "--title", "Acme Inc", "--record")["title"] == "Acme Inc"
+    edited = cli.json("company", "edit", "acme", "--title", "Acme Inc", "--record", "--require-consent")
+    assert (edited["title"], edited["record"], edited["consent_required"]) == ("Acme Inc", "force", True)
+    assert cli.json("company", "edit", "acme", "--record", "inherit")["record"] == "inherit"
+    assert "of callers who consented" in cli("company", "show", "acme").stdout
     assert "Nothing to change" in cli.refusal("company", "edit", "acme", code=2)["error"]
     assert cli.json("company", "show", "acme")["counts"]["numbers"] == 0
     assert [c["name"] for c in cli.json("company", "list")] == ["acme"]

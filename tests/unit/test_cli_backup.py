@@ -9,8 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from callrouter.backup.work import NAME as WORK
 from callrouter.backup.work import work_directory
 from callrouter.store.database import Database
 from tests.unit.cli_home import Cli, acme, cli, upgraded
+from tests.waiting import wait_until
 
 __all__ = ["acme", "cli", "upgraded"]
 
@@ -50,13 +49,6 @@ def run(cli: Cli, *args: object, limit: int | None = None) -> subprocess.Popen[s
 
 def files(directory: Path) -> list[str]:
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
-
-
-def eventually(done: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 30
-    while not done():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -238,12 +230,13 @@ def test_an_interrupted_backup_leaves_nothing(acme: Cli, tmp_path: Path, made: P
     huge(acme)
     there = files(tmp_path)
     process = run(acme, "backup", "create", tmp_path / "late.backup", "--recordings")
-    eventually(
+    wait_until(
         lambda: (
             process.poll() is not None
             or any(path.stat().st_size > 10_000_000 for path in tmp_path.glob(".late.backup.*.part"))
         ),
         "it is being written",
+        30,
     )
     assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGINT)

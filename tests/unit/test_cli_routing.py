@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from dataclasses import replace
@@ -14,6 +15,10 @@ from callrouter.core.events import Event
 from callrouter.core.routing import build_table
 from callrouter.core.routing_code.fields import to_snapshot
 from callrouter.core.routing_code.read import read_routing
+from callrouter.core.simulate import Answer, Inputs, Simulation, simulate
+from callrouter.store.calls import append_events, save_call
+from callrouter.store.codec import Line, to_builtins
+from callrouter.store.database import Database
 from tests.builders import arrived, run
 from tests.call_scripts import back, gone, key, message, said, started
 from tests.unit.cli_home import Cli, acme, cli, upgraded
@@ -323,3 +328,92 @@ def test_nothing_configured_yet(cli):
 
 def test_the_schema_is_json(cli):
     assert json.loads(cli("routing", "schema").stdout)["title"] == "callrouter routing"
+
+
+# -- plan --------------------------------------------------------------------------------------------------------------
+
+
+def test_plan_says_who_goes_elsewhere_and_when(house, tmp_path):
+    file = tmp_path / "next.yaml"
+    file.write_text(NEW)
+    assert "no call goes elsewhere (1 number compared, 400 days ahead)" in house("routing", "plan", file).stdout
+    house("routing", "plan", file, "--exit-code")
+
+    lunch = NEW.replace("Mo-Fr 08:00-18:00", "Mo-Fr 08:00-12:00,13:00-18:00")
+    file.write_text(lunch.replace("campaign: spring-radio, flow", "flow"))
+    told = house("routing", "plan", file).stdout
+    assert "billboard (+12025550101):" in told
+    assert "Mon–Fri 12:00–13:00" in told
+    assert "will be voicemail" in told
+    assert "attributed to campaign: was spring-radio (radio / offline), will be none" in told
+    assert "1 number answered otherwise than now" in told
+    made = house.json("routing", "plan", file, "--exit-code", "--days", 60, code=1)
+    (change,) = made["changes"]
+    assert change["numbers"] == [{"number": DID, "name": "billboard"}]
+    (outcome,) = change["outcomes"]
+    assert (outcome["was"], outcome["will"]) == ("Ana, then Mobile, then voicemail", "voicemail")
+    assert outcome["keys"] == [["1", "nothing", "another key", "only other keys"]]
+    assert outcome["periods"][0]["week"][0] == ["12:00–13:00"]
+
+
+def test_plan_gives_the_errors_of_a_file(house, tmp_path):
+    file = tmp_path / "next.yaml"
+    file.write_text(NEW.replace("target: ana", "target: anna"))
+    refused = house.refusal("routing", "plan", file, code=2)
+    assert "anna" in refused["error"]
+    assert re.search(r"line \d+", refused["error"])
+
+
+# -- replay ------------------------------------------------------------------------------------------------------------
+
+
+def keep(cli: Cli, made: Simulation, call_id: str) -> None:
+    """A call in the database, as the drain leaves it."""
+    record = replace(made.record, id=call_id, uniqueid=call_id, number_id=None, campaign_id=None, company_id=None)
+    lines = [
+        Line(call_id, place, item.at, type(item).__name__, to_builtins(item)) for place, item in enumerate(made.log, 1)
+    ]
+
+    async def work() -> None:
+        database = Database(f"sqlite+aiosqlite:///{cli.home / 'callrouter.db'}")
+        async with database.session() as session:
+            await save_call(session, replace(record, flow_version_id=None, legs=(), recordings=()))
+            await append_events(session, lines)
+        await database.dispose()
+
+    asyncio.run(work())
+
+
+def test_replay_tells_which_calls_would_have_gone_elsewhere(house, tmp_path):
+    table = build_table(to_snapshot(read_routing(ROUTING).routing, 0))
+    monday = 1_795_446_000.0
+    for place, (digits, answer) in enumerate([("1", "answered"), ("1", "busy"), ("2", "answered")]):
+        inputs = Inputs((digits,), (("ana", (Answer(answer),)),), message_seconds=9)
+        keep(house, simulate(table, DID, "+13125550199", monday + 600 * place, inputs), f"0199-000{place}")
+    same = house.json("route", "replay", "--since", "2026-11-01")
+    assert (same["calls"], same["counts"]["same"], same["differences"]) == (3, 3, [])
+    assert re.search(r"calls: +3\n", house("route", "replay", "--since", "2026-11-01").stdout)
+
+    file = tmp_path / "next.yaml"
+    exits = "on_busy: {0}, on_no_answer: {0}, on_failed: {0}"
+    file.write_text(NEW.replace(exits.format("mobile"), exits.format("bye")))
+    found = house.json("route", "replay", "--since", "2026-11-01", "--against", file)
+    (lost,) = found["differences"]
+    assert (lost["call"], lost["verdict"], lost["doubts"]) == ("0199-0001", "missed", [])
+    assert (lost["then"]["rung"], lost["now"]["rung"]) == (["ana", "mobile"], ["ana"])
+    assert lost["now"]["disposition"] == "busy"
+    told = house("route", "replay", "--since", "2026-11-01", "--against", file).stdout
+    assert "answered (ana, mobile)" in told
+    assert "busy (ana)" in told
+
+    house("block", "add", "+1312*", "--company", "acme")
+    blocked = house.json("route", "replay", "--since", "2026-11-01", "--against", file)
+    assert {each["now"]["disposition"] for each in blocked["differences"]} == {"blocked"}
+    assert blocked["counts"]["missed"] == 3
+    house("block", "rm", "+1312*", "--company", "acme")
+
+    file.write_text(NEW.replace("2: message}", "2: message, 3: sales}").replace("1: sales", "1: message"))
+    doubtful = house.json("route", "replay", "--since", "2026-11-01", "--against", file)
+    assert doubtful["doubts"] == {"a message is asked for that nobody was asked for then": 2}
+    assert "There are no calls" in house("route", "replay", "--since", "2027-01-01").stdout
+    house.refusal("route", "replay", "--since", "soon", code=2)

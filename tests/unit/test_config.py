@@ -41,6 +41,7 @@ def test_every_setting_can_stand_in_the_environment_and_in_the_file(tmp_path: Pa
         "home": str(tmp_path), "recording_format": "opus", "log_level": "debug", "log_format": "json", "country": "DE",
         "ari_app": "another", "simulator": False, "speech_rate": 200, "recording_min_free_mb": 7,
         "sip_tls_verify": False, "reconcile_at": "04:10",
+        "speech_voices": "es=es-419,pt=pt-br",
     }  # fmt: skip
     defaults = load_settings(environ={}, home=str(tmp_path))
     values: dict[str, Any] = {}
@@ -169,6 +170,15 @@ def test_every_setting_is_described(field: msgspec.structs.FieldInfo) -> None:
     (text,) = descriptions(known.type)
     assert len(text) > 15
     assert text.endswith((".", "DB", ")"))
+
+
+def test_voices_by_language() -> None:
+    assert load_settings(environ={}).language_voices == {}
+    found = load_settings(environ={"CALLROUTER_SPEECH_VOICES": "es=es-419, pt-br=pt-br"})
+    assert found.language_voices == {"es": "es-419", "pt-br": "pt-br"}
+    for bad in ("es", "es=", "=es", "es=es;rm"):
+        with pytest.raises(ConfigError):
+            load_settings(environ={"CALLROUTER_SPEECH_VOICES": bad})
 
 
 def test_places_are_below_home_unless_said_otherwise(tmp_path: Path) -> None:

@@ -77,9 +77,11 @@ def documented_flows() -> Iterator[Any]:
 @pytest.mark.parametrize("text", list(documented_flows()))
 def test_documented_flow_holds_together(text: str) -> None:
     flow = parse_flow(text, "documented")
-    targets = {node.target for node in flow.nodes.values() if isinstance(node, n.Dial)}
+    dials = [node for node in flow.nodes.values() if isinstance(node, n.Dial)]
+    targets = {node.target for node in dials}
+    groups = {node.group for node in dials if node.group is not None}
     files = {prompt.file for node in flow.nodes.values() for prompt in prompts_of(node) if prompt.file}
-    assert [found for found in check_flow(flow, targets, files) if found.severity == "error"] == []
+    assert [found for found in check_flow(flow, targets, files, groups) if found.severity == "error"] == []
 
 
 @pytest.mark.parametrize("page", ["reference/flow.md", "guides/first-flow.md"])

@@ -10,7 +10,8 @@ from typing import Any, get_args
 
 from callrouter.core import events as e
 from callrouter.core.events import Event
-from callrouter.core.model import Company, FlowVersion, Target, TrackingNumber
+from callrouter.core.groups import Facts
+from callrouter.core.model import Company, FlowVersion, Member, Strategy, Target, TargetGroup, TrackingNumber
 from callrouter.core.routing import RoutingTable, build_table
 from callrouter.core.session import step
 from callrouter.core.snapshot import ConfigSnapshot
@@ -25,12 +26,14 @@ nodes:
   menu: {{type: menu, prompt: a, invalid_prompt: b, options: {{1: {to}}}, max_tries: 2, on_exhausted: {to}}}
   ask: {{type: gather, prompt: a, name: x, min: 2, max: 2, max_tries: 2, next: {to}, on_exhausted: {to}}}
   ring: {{type: dial, target: ana, on_busy: {to}, on_no_answer: {to}, on_failed: {to}, on_answered: {to}}}
+  turns: {{type: dial, group: turns, on_busy: {to}, on_no_answer: {to}, on_failed: {to}}}
+  all: {{type: dial, group: all, on_busy: {to}, on_no_answer: {to}, on_failed: {to}}}
   message: {{type: voicemail, greeting: a, on_failed: {to}, on_done: {to}}}
   beep: {{type: voicemail, on_failed: {to}}}
   circle: {{type: tag, tags: x, next: circle}}
   end: {{type: hangup}}
 """
-NODES = ("play", "menu", "ask", "ring", "message", "beep", "circle", "end")
+NODES = ("play", "menu", "ask", "ring", "turns", "all", "message", "beep", "circle", "end")
 
 
 def all_flows() -> RoutingTable:
@@ -43,8 +46,14 @@ def all_flows() -> RoutingTable:
             numbers.append(TrackingNumber(name, company, f"+120255{prefix}{index:03}", name, flow=name))
     companies = (Company("with", "with", "With", "UTC"), Company("without", "without", "Without", "UTC"))
     targets = (Target("t", "with", "ana", "Ana", sip_uri="sip:ana@192.0.2.1"),)
+    groups = (
+        TargetGroup("g", "with", "turns", "Turns", Strategy.ROUND_ROBIN, (Member("ana"),)),
+        TargetGroup("h", "with", "all", "All", Strategy.RING_ALL, (Member("ana"),)),
+    )
     return build_table(
-        ConfigSnapshot(1, companies=companies, targets=targets, numbers=tuple(numbers), flows=tuple(flows))
+        ConfigSnapshot(
+            1, companies=companies, targets=targets, groups=groups, numbers=tuple(numbers), flows=tuple(flows)
+        )
     )
 
 
@@ -57,6 +66,10 @@ def possible_events(session: Session, table: RoutingTable) -> Iterator[Event]:
                 yield e.CallArrived(at, "c", "ch", did, None, None, None, store_problem=problem)
         return
     playback, timer = getattr(wait, "playback_id", "-"), getattr(wait, "timer_id", "-")
+    yield e.GroupKnown(at, getattr(wait, "ref", "-"), "g", Facts())
+    for branch in getattr(wait, "branches", ()):
+        yield from (e.LegAnswered(at, branch.leg_id), e.LegEnded(at, branch.leg_id, "BUSY"))
+        yield e.DialRefused(at, branch.leg_id, "calls", "why")
     leg, recording = getattr(wait, "leg_id", "-") or "-", getattr(wait, "recording_id", "-")
     yield from (e.Answered(at), e.TimerFired(at, timer), e.CallerHungUp(at))
     yield from (e.Resumed(at, inside) for inside in (True, False))

@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from callrouter.asterisk.conffile import parse_conf
-from callrouter.asterisk.failsafe import FailsafeDestination, FailsafeEntry, render_failsafe, write_failsafe
+from callrouter.asterisk.failsafe import (
+    FailsafeDestination,
+    FailsafeEntry,
+    FailsafeWindow,
+    render_failsafe,
+    write_failsafe,
+)
 from callrouter.core.dialstring import check_sip_uri, dial_string
 from callrouter.core.model import NumberFormat, Target, Trunk
 from callrouter.errors import InputError
@@ -79,8 +85,27 @@ def test_a_did_is_found_by_every_spelling() -> None:
     for section in conf.sections:
         assert section.get("did") == "+12025550101"
         assert section.get("dest1") == "PJSIP/callrouter-uri/sip:desk@127.0.0.1:5070"
-        assert (section.get("ring1"), section.get("record")) == ("20", "yes")
+        assert (section.get("ring1"), section.get("record1")) == ("20", "yes")
         assert section.get("label") == "Spring radiox"
+
+
+def test_what_may_be_recorded_stands_with_each_destination() -> None:
+    first, second = (
+        FailsafeDestination(f"PJSIP/callrouter-uri/sip:{who}@127.0.0.1:5070", 20, place=place, record=record)
+        for place, (who, record) in enumerate((("ana", False), ("ben", True)), 1)
+    )
+    windows = (
+        FailsafeWindow(100.0, ("/prompts/told",), (1, 2), consent=True),
+        FailsafeWindow(None, (), (1, 2)),
+    )
+    entry = FailsafeEntry("+12025550101", (first, second), consent_needed=True, windows=windows)
+    sections = {section.name: section for section in parse_conf("f", render_failsafe([entry])).sections}
+    section = sections["+12025550101"]
+    assert [section.get(name) for name in ("record1", "record2", "consent")] == ["no", "yes", "needed"]
+    plan = sections[str(section.get("plan"))]
+    assert [plan.get(name) for name in ("consent1", "consent2")] == ["given", None]
+    plain = parse_conf("f", render_failsafe([ENTRY])).sections[0]
+    assert plain.get("consent") is None
 
 
 def test_a_spelling_two_dids_share_belongs_to_neither() -> None:

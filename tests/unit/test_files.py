@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from callrouter import files
-from callrouter.files import replace_file, sync
+from callrouter.files import replace_file, sync, whole_lines
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
@@ -89,3 +89,16 @@ def test_a_directory_can_be_forced_to_disk(tmp_path: Path) -> None:
     sync(tmp_path)
     with pytest.raises(FileNotFoundError):
         sync(tmp_path / "none")
+
+
+def test_lines_are_read_as_far_as_they_are_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    assert list(whole_lines(path)) == []
+    path.write_bytes(b"one\n\ntwo\nthr")
+    assert list(whole_lines(path)) == [(b"one\n", 4), (b"\n", 5), (b"two\n", 9)]
+    assert list(whole_lines(path, 5)) == [(b"two\n", 9)]
+    with path.open("ab") as file:
+        file.write(b"ee\n")
+    assert list(whole_lines(path, 9)) == [(b"three\n", 15)]
+    with pytest.raises(IsADirectoryError):
+        next(whole_lines(tmp_path))

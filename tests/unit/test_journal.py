@@ -23,6 +23,7 @@ from callrouter.core.disposition import Disposition
 from callrouter.errors import ConflictError
 from callrouter.store.codec import TYPES, Unknown, decode, decode_line, encode_line
 from callrouter.store.journal import Journal, Position, read
+from tests.waiting import wait_until
 
 
 def arrived(call: str, at: float = 1.5) -> e.CallArrived:
@@ -201,13 +202,6 @@ class Disk:
         return taken
 
 
-def wait_until(check: Callable[[], bool]) -> None:
-    until = time.monotonic() + 10
-    while not check():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
 @pytest.mark.parametrize("room", [0, 1, 100, 400])
 def test_what_a_full_disk_refuses_is_written_later_in_order(
@@ -220,7 +214,7 @@ def test_what_a_full_disk_refuses_is_written_later_in_order(
     assert journal.problem is not None
     assert os.strerror(code) in journal.problem
     disk.room = 1_000_000
-    wait_until(lambda: journal.problem is None)
+    wait_until(lambda: journal.problem is None, "the disk takes all", 10, 0.01)
     assert [seq for _, seq, _ in lines(tmp_path / "journal")] == list(range(1, 11))
 
 
@@ -264,7 +258,7 @@ def test_a_directory_that_cannot_be_made_stops_no_call(tmp_path: Path) -> None:
     assert journal.append("a", arrived("a")) == 1
     assert journal.problem is not None
     blocked.unlink()
-    wait_until(lambda: journal.problem is None)
+    wait_until(lambda: journal.problem is None, "the disk takes all", 10, 0.01)
     journal.close()
     assert lines(blocked / "journal") == [("a", 1, "CallArrived")]
 

@@ -21,6 +21,7 @@ from callrouter.errors import PromptError
 from callrouter.media import prompts as prompts_module
 from callrouter.media.audio import LevelMeter, encode_g711, level, trim_silence
 from callrouter.media.prompts import MAX_TEXT, PromptLibrary, RenderReport, fill, spoken_digits, spoken_form
+from callrouter.media.speech import EspeakSpeaker
 from callrouter.media.uploads import decode, join, seems_to_be
 
 ACME = "company-1"
@@ -32,6 +33,11 @@ class ToneSpeaker:
     def __init__(self, name: str = "tone") -> None:
         self.name = name
         self.spoken: list[str] = []
+
+    def in_language(self, language: str) -> ToneSpeaker:
+        other = ToneSpeaker(f"{self.name}/{language}")
+        other.spoken = self.spoken
+        return other
 
     def speak(self, text: str) -> tuple[np.ndarray, int]:
         self.spoken.append(text)
@@ -72,6 +78,32 @@ def speaker() -> ToneSpeaker:
 @pytest.fixture
 def library(tmp_path: Path, speaker: ToneSpeaker) -> PromptLibrary:
     return PromptLibrary(tmp_path / "prompts", speaker)
+
+
+def test_a_language_has_a_voice_of_its_own(library: PromptLibrary, speaker: ToneSpeaker) -> None:
+    spanish, plain = Prompt("Hola", language="es"), Prompt("Hola")
+    report = library.render_missing([(None, spanish), (None, plain)])
+    assert (report.rendered, speaker.spoken) == (2, ["Hola", "Hola"])
+    paths = {library.path_for(each) for each in (spanish, plain, Prompt("Hola", language="pt"))}
+    assert len(paths) == 3
+    assert None in paths  # nobody asked for that one
+
+
+@pytest.mark.parametrize(
+    "voice, voices, language, spoken_by",
+    [
+        ("en-us", {}, "en", "en-us"),
+        ("en-us", {}, "es", "es"),
+        ("en-us", {}, "en-gb", "en-gb"),
+        ("en-us", {"es": "es-419"}, "es", "es-419"),
+        ("en-us", {"en": "en-gb-x-rp"}, "en", "en-gb-x-rp"),
+        ("de", {}, "de", "de"),
+        ("de", {}, "da", "da"),
+    ],
+)
+def test_the_voice_for_a_language(voice: str, voices: dict[str, str], language: str, spoken_by: str) -> None:
+    found = EspeakSpeaker(voice, 160, voices).in_language(language)
+    assert (found.voice, found.rate) == (spoken_by, 160)
 
 
 async def test_text_is_spoken_once_into_both_codecs(library: PromptLibrary, speaker: ToneSpeaker) -> None:

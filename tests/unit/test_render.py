@@ -160,6 +160,13 @@ def test_trunks_that_cannot_work_are_refused(change: dict[str, Any], message: st
     assert caught.value.hint
 
 
+def test_only_a_trusted_trunk_is_believed() -> None:
+    for trusted in (False, True):
+        files = rendered(dataclasses.replace(TRUNK, trust_identity=trusted))
+        assert ("trust_id_inbound = yes" in files["pjsip.conf"]) is trusted
+        assert ("Gosub(cr-verified,s,1)" in files["cr-trunks.conf"]) is trusted
+
+
 def test_two_trunks_of_one_name_are_refused() -> None:
     with pytest.raises(ConfigError, match="two trunks"):
         rendered(TRUNK, TRUNK)

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = [
@@ -341,10 +342,7 @@ def test_an_interrupted_extraction_leaves_nothing(machine: dict[str, str], tmp_p
     running = subprocess.Popen(
         [PROVISION, "--refresh"], env=machine, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
-    deadline = time.monotonic() + 30
-    while not (tmp_path / "begun").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until((tmp_path / "begun").exists, "the extraction has begun", 30)
     os.killpg(running.pid, signal.SIGINT)  # as the terminal does at Ctrl-C
     running.communicate(timeout=30)
     assert running.returncode == 130

@@ -46,6 +46,18 @@ def test_an_arrival_is_normalised():
     )  # fmt: skip
 
 
+def test_what_a_trunk_says_of_the_caller():
+    said = {
+        "CR_DID": "+12025550123", "CR_TRUNK": "carrier", "CR_DIVERSION": "<sip:2025550177@gw>;reason=away",
+        "CR_VERSTAT": ";verstat=TN-Validation-Passed-A@gw>::",
+    }  # fmt: skip
+    found = arrives(start(channelvars=said))
+    assert (found.diverted_from, found.privacy) == ("+12025550177 (away)", None)
+    assert found.verstat == "TN-Validation-Passed-A"
+    found = arrives(start(channelvars=said | {"CR_PRIVACY": "id"}))
+    assert (found.caller, found.caller_name, found.privacy) == (None, None, "id")
+
+
 def test_the_trunks_country_reads_national_numbers():
     assert arrives(start("02079460018"), {"carrier": "GB"}).did == "+442079460018"
     assert arrives(start("02079460018", channelvars={"CR_DID": "02079460018"}), {"carrier": "GB"}, "DE").did == (

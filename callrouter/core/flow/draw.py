@@ -14,15 +14,28 @@ def summary(node: n.Node) -> str:
             return f"menu {_said(node.prompts)}, {node.timeout:g} s × {node.max_tries}"
         case n.Gather():
             return f"gather {_digits(node)} {_said(node.prompts)}, {node.timeout:g} s × {node.max_tries}"
+        case n.Consent():
+            key = f", key {node.digit}" if node.digit else ""
+            return f"consent by {node.mode.replace('_', '-')} {_said(node.prompts)}{key}"
         case n.Dial():
             ring = f", {node.ring_seconds} s" if node.ring_seconds else ""
-            return f"dial {node.target}{ring}"
+            return f"dial {f'group {node.group}' if node.group else node.target}{ring}"
         case n.Hours():
             return f"hours {node.open}"
+        case n.Split():
+            return "split " + " / ".join(f"{percent} %" for _, percent in node.branches)
+        case n.Geo():
+            return f"geo {len(node.areas)} area{'s' if len(node.areas) > 1 else ''}"
+        case n.Caller():
+            days = f", within {node.within_days} days" if node.within_days else ""
+            return "caller" + "".join(f", {tag}" for tag in node.tags) + days
         case n.Voicemail():
             return f"voicemail {_said(node.prompts)}, up to {node.max_seconds} s"
         case n.Tag():
             return "tag " + ", ".join(node.tags)
+        case n.Set():
+            spoken = ["language " + node.language] if node.language else []
+            return "set " + ", ".join([*(f"{name} = {value}" for name, value in node.values), *spoken])
         case n.Hangup():
             return f"hang up ({node.cause})"
 

@@ -19,11 +19,13 @@ import yaml
 
 from callrouter.core import phone
 from callrouter.core.disposition import Disposition, cause_text
+from callrouter.core.flow.earlier import Earlier, read_earlier
 from callrouter.core.flow.nodes import HANGUP_CAUSES
 from callrouter.core.flow.parse import are_keys
 from callrouter.core.flow.source import Fields, compose, fail, items, one_of, scalar, seconds, suggest, truth, words
 from callrouter.core.model import Company, FlowVersion, TrackingNumber
 from callrouter.core.moment import parse_moment
+from callrouter.core.records import ConsentResponse
 from callrouter.core.routing import Entry, RoutingTable, build_table
 from callrouter.core.simulate import ANY, Answer, Inputs, Simulation, simulate
 from callrouter.core.snapshot import ConfigSnapshot
@@ -58,6 +60,11 @@ class Expected:
     """Each is part of something that the caller hears."""
     says_not: tuple[str, ...] = ()
     tags: tuple[str, ...] | None = None
+    values: tuple[tuple[str, str], ...] = ()
+    """(name, value) that the flow puts on the call; others may be there too."""
+    language: str | None = None
+    consent: str | None = None
+    """One of ``ConsentResponse``; "none": nobody was asked."""
     campaign: str | None = None
     hangup: str | None = None
     recorded: bool | None = None
@@ -74,6 +81,7 @@ class Case:
     flow: str | None
     campaign: str | None
     caller: str | None
+    earlier: Earlier
     at: str
     day: str | None
     inputs: Inputs
@@ -134,6 +142,7 @@ def _case(node: yaml.Node, company: str | None, day: str | None) -> Case:
         flow=flow or None,
         campaign=fields.get("campaign", words, "") or None,
         caller=fields.get("caller", scalar, DEFAULT_CALLER) or None,
+        earlier=fields.get("earlier", read_earlier, Earlier()),
         at=fields.get("at", words, "now"),
         day=day,
         inputs=Inputs(
@@ -164,6 +173,10 @@ def _rings(node: yaml.Node, name: str) -> tuple[str, ...]:
         return ()
     found = _names(node, name)
     return () if found == (NOBODY,) else found
+
+
+def _named_values(node: yaml.Node, name: str) -> tuple[tuple[str, str], ...]:
+    return tuple((key, words(value, key)) for key, value in Fields(node, name))
 
 
 def _digits(node: yaml.Node, name: str) -> tuple[str, ...]:
@@ -208,6 +221,9 @@ def _expected(node: yaml.Node, name: str) -> Expected:
         says=f.get("says", _names, ()),
         says_not=f.get("says_not", _names, ()),
         tags=maybe("tags", _rings),
+        values=f.get("values", _named_values, ()),
+        language=maybe("language", words),
+        consent=maybe("consent", one_of((*ConsentResponse, "none"))),
         campaign=maybe("campaign", words),
         hangup=maybe("hangup", one_of(tuple(HANGUP_CAUSES))),
         recorded=recorded,
@@ -318,7 +334,8 @@ def _run(case: Case, known: _Routing, now: float) -> Outcome:
     except InputError as exc:
         where = "caller" if "telephone" in exc.message else "at"
         raise case.wrong(where, exc.message, exc.hint) from exc
-    made = simulate(table, entry.number.e164, caller, at, case.inputs)
+    inputs = replace(case.inputs, history=case.earlier.history(at))
+    made = simulate(table, entry.number.e164, caller, at, inputs)
     return Outcome(case, tuple(_compare(expected, made, entry)), made)
 
 
@@ -336,6 +353,11 @@ def _compare(expected: Expected, made: Simulation, entry: Entry) -> list[Differe
     same("rings", expected.rings, made.rung)
     same("path", expected.path, record.path)
     same("tags", None if expected.tags is None else tuple(sorted(expected.tags)), tuple(sorted(record.tags)))
+    put = dict(record.values)
+    for name, value in expected.values:
+        same(name, value, put.get(name), put.get(name, "not set"))
+    same("consent", expected.consent, str(record.consent.response) if record.consent else "none")
+    same("language", expected.language, record.language, record.language or "none was chosen")
     same("campaign", expected.campaign, entry.campaign.name if entry.campaign else None)
     if expected.hangup is not None and made.cause != HANGUP_CAUSES[expected.hangup]:
         got = cause_text(made.cause) if made.cause is not None else "the call is not ended by the flow"

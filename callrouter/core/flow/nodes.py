@@ -6,7 +6,10 @@ An exit is the name of another node; ``None`` (where allowed) ends the flow by h
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TypeAlias
+
+from callrouter.core.model import RecordingPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +18,10 @@ class Prompt:
 
     text: str | None = None
     file: str | None = None
+    language: str | None = None
+    """That it is in ("es", "pt-br"); None: the company's."""
+    others: tuple[Prompt, ...] = ()
+    """The same in other languages (``flow.languages``)."""
 
 
 Prompts: TypeAlias = tuple[Prompt, ...]
@@ -85,11 +92,40 @@ class Gather:
     """Nothing of what is pressed is stored, logged or sent; only how many digits it was."""
 
 
+class ConsentMode(StrEnum):
+    """How a caller consents to being recorded."""
+
+    ANNOUNCE = "announce"
+    """By staying on the line."""
+    OPT_IN = "opt_in"
+    """By pressing a key."""
+    OPT_OUT = "opt_out"
+    """By not pressing one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """Tell the caller that the call is recorded, or ask."""
+
+    prompts: Prompts
+    mode: ConsentMode
+    on_agreed: str
+    on_refused: str
+    """Also when somebody who was to press a key did not. Of ``announce`` it is ``on_agreed``, and never taken."""
+    on_failed: str
+    """When the prompt cannot be played: nobody was asked, so nobody is recorded."""
+    digit: str = ""
+    """The key that agrees (``opt_in``) or refuses (``opt_out``)."""
+    timeout: float = 5.0
+    """Seconds to wait for the key after the prompt."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Ring a target and connect the caller."""
+    """Ring a target, or those of a group, and connect the caller."""
 
     target: str
+    """"" where it is a group."""
     on_busy: str
     on_no_answer: str
     on_failed: str
@@ -99,10 +135,16 @@ class Dial:
     """None: the target's own."""
     whisper: str | None = None
     """None: the target's own; "" for none."""
-    record: bool | None = None
-    """None: the company's policy."""
+    record: RecordingPolicy = RecordingPolicy.INHERIT
     music: bool = False
     """Hold music instead of ringing."""
+    group: str | None = None
+    """Name of a group of targets; then ``target`` is empty."""
+
+    @property
+    def rings(self) -> str:
+        """Name of what it rings."""
+        return self.group or self.target
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +156,63 @@ class Hours:
     on_closed: str
     timezone: str | None = None
     """IANA zone; None: the company's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Branch by chance, the same for a caller each time."""
+
+    branches: tuple[tuple[str, int], ...]
+    """(node, percent of the callers); 100 together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Numbers of countries, of area codes in them, or with a prefix; not all empty."""
+
+    next: str
+    countries: tuple[str, ...] = ()
+    """ISO 3166 alpha-2."""
+    codes: tuple[str, ...] = ()
+    """What national numbers begin with, in ``countries``; in the company's country when those are none."""
+    prefixes: tuple[str, ...] = ()
+    """What E.164 numbers begin with, like "+4420"."""
+
+    @property
+    def label(self) -> str:
+        codes = "/".join(self.codes)
+        named = [f"{country} {codes}".strip() for country in self.countries] or [codes] * bool(codes)
+        return ", ".join([*named, *self.prefixes])
+
+
+@dataclass(frozen=True, slots=True)
+class Geo:
+    """Branch by where the caller's number belongs; the first area that it is in counts."""
+
+    areas: tuple[Area, ...]
+    on_other: str
+    on_unknown: str
+    """Without a number that could be looked at: withheld, or of no country."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Branch by what is known of the caller: by earlier calls to the company."""
+
+    on_first_time: str
+    on_repeat: str
+    """Called before, within ``within_days``."""
+    on_other: str
+    """Called before, longer ago."""
+    on_anonymous: str
+    """With a number that is withheld."""
+    on_unknown: str
+    """When it is not known whether there were earlier calls."""
+    within_days: int | None = None
+    """None: ever."""
+    tags: tuple[str, ...] = ()
+    on_known: str | None = None
+    """An earlier call bears one of ``tags``; set with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +239,15 @@ class Tag:
 
 
 @dataclass(frozen=True, slots=True)
+class Set:
+    """Put named values on the call, or choose the language of what the caller hears from here on."""
+
+    next: str
+    values: tuple[tuple[str, str], ...] = ()
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Hangup:
     """End the call."""
 
@@ -147,7 +255,7 @@ class Hangup:
     """One of HANGUP_CAUSES."""
 
 
-Node: TypeAlias = Play | Menu | Gather | Dial | Hours | Voicemail | Tag | Hangup
+Node: TypeAlias = Play | Menu | Gather | Consent | Dial | Hours | Split | Geo | Caller | Voicemail | Tag | Set | Hangup
 
 HANGUP_CAUSES: dict[str, int] = {
     "normal": 16,
@@ -184,6 +292,10 @@ def exits(node: Node) -> tuple[tuple[str, str | None], ...]:
             return (*choices, *_rounds(node))
         case Gather():
             return (("gathered", node.next), *_rounds(node))
+        case Consent(mode=ConsentMode.ANNOUNCE):
+            return (("announced", node.on_agreed), ("failed", node.on_failed))
+        case Consent():
+            return (("agreed", node.on_agreed), ("refused", node.on_refused), ("failed", node.on_failed))
         case Dial():
             return (
                 ("answered", node.on_answered),
@@ -193,9 +305,25 @@ def exits(node: Node) -> tuple[tuple[str, str | None], ...]:
             )
         case Hours():
             return (("open", node.on_open), ("closed", node.on_closed))
+        case Split():
+            return tuple((f"{percent} %", to) for to, percent in node.branches)
+        case Geo():
+            areas = tuple((area.label, area.next) for area in node.areas)
+            return (*areas, ("other", node.on_other), ("unknown", node.on_unknown))
+        case Caller():
+            known = (("known", node.on_known),) if node.on_known else ()
+            other = (("other", node.on_other),) if node.within_days is not None else ()
+            return (
+                *known,
+                ("first time", node.on_first_time),
+                ("repeat", node.on_repeat),
+                *other,
+                ("anonymous", node.on_anonymous),
+                ("unknown", node.on_unknown),
+            )
         case Voicemail():
             return (("done", node.on_done), ("failed", node.on_failed))
-        case Tag():
+        case Tag() | Set():
             return (("next", node.next),)
         case Hangup():
             return ()

@@ -13,16 +13,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import yaml
 
+from callrouter.core.flow import languages
 from callrouter.core.flow import nodes as n
+from callrouter.core.flow import parse_branches as branches
 from callrouter.core.flow.source import (
     Fields,
     compose,
     fail,
     items,
     one_of,
+    recording,
     scalar,
     seconds,
     suggest,
@@ -31,6 +35,7 @@ from callrouter.core.flow.source import (
     words,
 )
 from callrouter.core.hours import check_hours
+from callrouter.core.model import RecordingPolicy
 from callrouter.errors import InputError
 
 NODE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -39,7 +44,10 @@ MAX_ENTRY = 64
 """Digits of an entry."""
 DIGITS = "0123456789*#"
 REPEAT = "repeat"
-TAG = re.compile(r"[^\s,;][^,;\n]{0,62}")
+CONSENT_DIGITS = {n.ConsentMode.OPT_IN: "1", n.ConsentMode.OPT_OUT: "9"}
+"""The keys that agree and refuse, where a flow names no other."""
+MAX_VALUE = 200
+VALUE = re.compile(rf".{{1,{MAX_VALUE}}}")
 
 
 def are_keys(text: str) -> bool:
@@ -79,14 +87,18 @@ def parse_flow(text: str, name: str) -> n.Flow:
 
 def _exit_node(node: yaml.Node, to: str) -> yaml.Node:
     """The scalar that names ``to``, to point at."""
-    for _, value in node.value:
-        if isinstance(value, yaml.ScalarNode) and value.value == to:
-            return value
-        if isinstance(value, yaml.MappingNode):
-            for _, inner in value.value:
-                if isinstance(inner, yaml.ScalarNode) and inner.value == to:
-                    return inner
-    return node
+    names, rest = [], [node]
+    while rest:
+        each = rest.pop(0)
+        match each:
+            case yaml.ScalarNode() if each.value == to:
+                return each
+            case yaml.SequenceNode():
+                rest += each.value
+            case yaml.MappingNode():
+                names += [key for key, _ in each.value if key.value == to]
+                rest += [value for _, value in each.value]
+    return names[0] if names else node
 
 
 def _node(name: str, value: yaml.Node) -> n.Node:
@@ -110,6 +122,14 @@ def _prompts(node: yaml.Node, name: str) -> n.Prompts:
 
 
 def _prompt(node: yaml.Node, name: str) -> n.Prompt:
+    fields = Fields(node, name) if isinstance(node, yaml.MappingNode) else ()
+    if not languages.are_languages(key for key, _ in fields):
+        return _text_or_file(node, name)
+    first, *others = (replace(_text_or_file(value, key), language=key) for key, value in fields)
+    return replace(first, others=tuple(others))
+
+
+def _text_or_file(node: yaml.Node, name: str) -> n.Prompt:
     if isinstance(node, yaml.ScalarNode):
         return n.Prompt(text=words(node, name))
     fields = Fields(node, name)
@@ -190,21 +210,42 @@ def _options(node: yaml.Node, name: str) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
+def _consent(f: Fields) -> n.Consent:
+    mode = n.ConsentMode(f.need("mode", one_of(tuple(n.ConsentMode))))
+    prompts, agreed = f.need("prompt", _prompts), f.need("on_agreed", scalar)
+    if mode is n.ConsentMode.ANNOUNCE:
+        return n.Consent(prompts, mode, agreed, agreed, on_failed=f.get("on_failed", scalar, agreed))
+    refused = f.need("on_refused", scalar)
+    return n.Consent(
+        prompts=prompts,
+        mode=mode,
+        on_agreed=agreed,
+        on_refused=refused,
+        on_failed=f.get("on_failed", scalar, refused),
+        digit=f.get("digit", one_of(tuple(DIGITS)), CONSENT_DIGITS[mode]),
+        timeout=f.get("timeout", seconds(0.5, 60), 5.0),
+    )
+
+
 def _dial(f: Fields) -> n.Dial:
     ring = f.get("ring", whole(1, 600), 0)
-    record: bool | None = f.get("record", truth, None)
     whisper: str | None = f.get("whisper", scalar, None)
-    return n.Dial(
-        target=f.need("target", words),
+    target, group = f.get("target", words, ""), f.get("group", words, "")
+    node = n.Dial(
+        target=target,
+        group=group or None,
         on_busy=f.need("on_busy", scalar),
         on_no_answer=f.need("on_no_answer", scalar),
         on_failed=f.need("on_failed", scalar),
         on_answered=_optional(f.get("on_answered", scalar, "")),
         ring_seconds=ring or None,
         whisper=whisper,
-        record=record,
+        record=f.get("record", recording, RecordingPolicy.INHERIT),
         music=f.get("caller_hears", one_of(("ringing", "music")), "ringing") == "music",
     )
+    if bool(target) == bool(group):
+        raise fail(f.node, f"{f.what} needs one of target and group", "target: ana rings one, group: sales several")
+    return node
 
 
 def _hours(f: Fields) -> n.Hours:
@@ -233,17 +274,37 @@ def _voicemail(f: Fields) -> n.Voicemail:
 
 
 def _tag(f: Fields) -> n.Tag:
-    return n.Tag(tags=f.need("tags", _tags), next=f.need("next", scalar))
+    return n.Tag(tags=f.need("tags", branches.tag_names), next=f.need("next", scalar))
 
 
-def _tags(node: yaml.Node, name: str) -> tuple[str, ...]:
+def _set(f: Fields) -> n.Set:
+    node = n.Set(
+        next=f.need("next", scalar),
+        values=f.get("values", _values, ()),
+        language=f.get("language", _language, "") or None,
+    )
+    if not node.values and node.language is None:
+        raise fail(f.node, f"{f.what} needs values or language", "for example language: es, or values: {source: tv}")
+    return node
+
+
+def _values(node: yaml.Node, name: str) -> tuple[tuple[str, str], ...]:
     found = []
-    for item in items(node, name):
-        text = words(item, name)
-        if not TAG.fullmatch(text):
-            raise fail(item, f"{text!r} is no tag", "a tag is up to 63 characters on one line, without , and ;")
-        found.append(text)
-    return tuple(dict.fromkeys(found))
+    for key, value in Fields(node, name):
+        text = words(value, key)
+        if not NODE_NAME.fullmatch(key):
+            raise fail(value, f"{key!r} is no name of a value", "use small letters, digits, - and _, like lead-source")
+        if not VALUE.fullmatch(text):
+            raise fail(value, f"the value of {key!r} is too long", f"up to {MAX_VALUE} characters, on one line")
+        found.append((key, text))
+    return tuple(found)
+
+
+def _language(node: yaml.Node, name: str) -> str:
+    try:
+        return languages.check_language(words(node, name))
+    except InputError as exc:
+        raise fail(node, exc.message, exc.hint) from exc
 
 
 def _hangup(f: Fields) -> n.Hangup:
@@ -254,10 +315,15 @@ _READERS: dict[str, Callable[[Fields], n.Node]] = {
     "play": _play,
     "menu": _menu,
     "gather": _gather,
+    "consent": _consent,
     "dial": _dial,
     "hours": _hours,
+    "split": branches.split,
+    "caller": branches.caller,
+    "geo": branches.geo,
     "voicemail": _voicemail,
     "tag": _tag,
+    "set": _set,
     "hangup": _hangup,
 }
 

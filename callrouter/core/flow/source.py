@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import yaml
 
+from callrouter.core.model import RecordingPolicy
 from callrouter.errors import FlowError
 
 T = TypeVar("T")
@@ -189,6 +190,12 @@ def truth(node: yaml.Node, name: str) -> bool:
     if text in ("no", "false", "off"):
         return False
     raise fail(node, f"{name} must be yes or no, not {text!r}")
+
+
+def recording(node: yaml.Node, name: str) -> RecordingPolicy:
+    """One of the three words; yes and no are force and never."""
+    text = scalar(node, name)
+    return RecordingPolicy.of(text if text in list(RecordingPolicy) else truth(node, name))
 
 
 def one_of(choices: Sequence[str]) -> Callable[[yaml.Node, str], str]:

@@ -26,10 +26,15 @@ COLOURS: dict[type, str] = {
     n.Play: "#5b7fb4",
     n.Menu: "#7a5bb4",
     n.Gather: "#a85b93",
+    n.Consent: "#4f7d6a",
     n.Dial: "#3f8f5f",
     n.Hours: "#b4833a",
+    n.Split: "#a06a3a",
+    n.Geo: "#6f8f3f",
+    n.Caller: "#a3742c",
     n.Voicemail: "#3a94a0",
     n.Tag: "#8a8f98",
+    n.Set: "#7d8496",
     n.Hangup: "#b4524c",
 }
 

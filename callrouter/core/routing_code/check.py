@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
 
+from callrouter.core.clocks import DAY, pieces
+from callrouter.core.consent import unasked
 from callrouter.core.flow import nodes as n
-from callrouter.core.flow.check import check_flow
+from callrouter.core.flow.check import check_flow, targets_of
 from callrouter.core.flow.parse import parse_flow
 from callrouter.core.flow.source import suggest
+from callrouter.core.groups import checked_members
 from callrouter.core.hours import is_open, next_change
+from callrouter.core.recording_policy import decide_recording
 from callrouter.core.routing import Entry, RoutingTable, build_table
 from callrouter.core.routing_code.fields import Key, Routing, to_snapshot
 from callrouter.errors import InputError
@@ -63,6 +68,7 @@ def check_routing(routing: Routing, prompts: Mapping[str, Collection[str]], now:
     if not broken:
         found += [Problem("error", Key("number", e.company.name, e.number.e164), "", e.problem)
                   for e in table.entries.values() if e.problem is not None]  # fmt: skip
+    found += _unasked(table)
     found += _clocks(routing, table, now)
     return sorted(found, key=lambda problem: (problem.severity, problem.key))
 
@@ -85,10 +91,21 @@ def _references(routing: Routing, names: Mapping[tuple[str, str], list[str]]) ->
                 yield Problem("error", key, "", f"it has {what}", "give number and trunk, or sip_uri")
         elif key.kind == "trunk":
             fields = (("next_trunk", "trunk", ""),)
+        elif key.kind == "group":
+            yield from _group(key, values, names.get(("target", key.company), []))
         for field, kind, owner in fields:
             wanted, known = values[field], names.get((kind, owner), [])
             if wanted and wanted not in known:
                 yield Problem("error", key, field, f"there is no {kind} {wanted!r}", suggest(wanted, sorted(known)))
+
+
+def _group(key: Key, values: Mapping[str, Any], targets: Collection[str]) -> Iterator[Problem]:
+    try:
+        checked_members(values["members"], values["strategy"])
+    except InputError as exc:
+        yield Problem("error", key, "members", exc.message, exc.hint)
+    for name in [one.target for one in values["members"] if one.target not in targets]:
+        yield Problem("error", key, "members", f"there is no target {name!r}", suggest(name, sorted(targets)))
 
 
 def _flows(
@@ -102,8 +119,8 @@ def _flows(
         except InputError as exc:
             yield Problem("error", key, "text", exc.message, exc.hint)
             continue
-        targets = names.get(("target", key.company), [])
-        for each in check_flow(flow, targets, prompts.get(key.company, ())):
+        targets, groups = (names.get((kind, key.company), []) for kind in ("target", "group"))
+        for each in check_flow(flow, targets, prompts.get(key.company, ()), groups):
             yield Problem(each.severity, key, "text", each.message, each.hint, each.node)
 
 
@@ -120,6 +137,32 @@ def _targets(routing: Routing, table: RoutingTable) -> Iterator[Problem]:
             where = "sip_uri" if values["sip_uri"] else "number"
             hint = "a number needs its trunk, and has to be one that can be written as the trunk wants it"
             yield Problem("error", key, where, "it cannot be dialled", hint if where == "number" else None)
+
+
+def _unasked(table: RoutingTable) -> Iterator[Problem]:
+    """Conversations that somebody wants recorded and the company's demand for consent forbids."""
+    told: set[tuple[Key, str]] = set()
+    for entry in table.entries.values():
+        if not entry.company.consent_required:
+            continue
+        for name in unasked(entry.flow):
+            node = entry.flow.nodes[name]
+            by_flow = entry.number.flow is not None and entry.problem is None
+            kind, called = ("flow", entry.flow.name) if by_flow else ("number", entry.number.e164)
+            key = Key(kind, entry.company.name, called)
+            if (key, name) in told or not isinstance(node, n.Dial) or not _wanted(entry, name, node):
+                continue
+            told.add((key, name))
+            message = "it is reached without consent, which the company requires: what is said there is not recorded"
+            hint = "let a consent node come before it, or say record: never"
+            yield Problem("warning", key, "text" if by_flow else "", message, hint, name if by_flow else None)
+
+
+def _wanted(entry: Entry, name: str, node: n.Dial) -> bool:
+    """Whether a conversation would be recorded, but for consent."""
+    plain = replace(entry, company=replace(entry.company, consent_required=False))
+    rung = [entry.destinations[each].target for each in targets_of(node, entry.members) if each in entry.destinations]
+    return any(decide_recording(plain, name, node.record, target).record for target in rung)
 
 
 def _loops(routing: Routing, table: RoutingTable) -> Iterator[Problem]:
@@ -149,7 +192,8 @@ def _loops(routing: Routing, table: RoutingTable) -> Iterator[Problem]:
 
 
 def _could_ring(entry: Entry) -> list[str]:
-    dialled = [node.target for node in entry.flow.nodes.values() if isinstance(node, n.Dial)]
+    dials = [node for node in entry.flow.nodes.values() if isinstance(node, n.Dial)]
+    dialled = [target for node in dials for target in targets_of(node, entry.members)]
     names = [*dialled, *(backup.target.name for backup in entry.backups)]
     return [name for name in dict.fromkeys(names) if name in entry.destinations]
 
@@ -207,20 +251,12 @@ def _surprises(text: str, zone: str, country: str, changes: list[ClockChange], n
 
 def clock_changes(zone: str, now: float) -> list[ClockChange]:
     """The changes of clocks in the DAYS to come."""
-    place = ZoneInfo(zone)
-
-    def offset(at: float) -> float:
-        return (datetime.fromtimestamp(at, UTC).astimezone(place).utcoffset() or timedelta()).total_seconds()
-
-    found = []
-    day = float(int(now))
-    for _ in range(DAYS):
-        before, after = offset(day), offset(day + 86400.0)
-        if after != before:
-            low, high = day, day + 86400.0
-            while high - low > 1:
-                middle = float(int((low + high) / 2))
-                low, high = (middle, high) if offset(middle) == before else (low, middle)
-            found.append(ClockChange(high + min(before, after), abs(after - before), after > before))
-        day += 86400.0
-    return found
+    begin = float(int(now))
+    return [
+        ClockChange(
+            after.begin + min(before.offset, after.offset),
+            abs(after.offset - before.offset),
+            after.offset > before.offset,
+        )
+        for before, after in itertools.pairwise(pieces(zone, begin, begin + DAYS * DAY))
+    ]

@@ -12,16 +12,34 @@ from typing import Any, NamedTuple, TypeAlias
 
 import yaml
 
-from callrouter.core.flow.source import Fields, fail, items, one_of, scalar, seconds, truth, whole, words
+from callrouter.core.flow.languages import check_language
+from callrouter.core.flow.source import (
+    Fields,
+    fail,
+    items,
+    one_of,
+    recording,
+    scalar,
+    seconds,
+    truth,
+    whole,
+    words,
+)
+from callrouter.core.groups import MAX_TIER, MAX_WEIGHT, member_text
 from callrouter.core.model import (
+    PAUSE_SECONDS,
     CallerIdMode,
     Campaign,
     Company,
     DidSource,
     FlowVersion,
     MediaEncryption,
+    Member,
     NumberFormat,
+    RecordingPolicy,
+    Strategy,
     Target,
+    TargetGroup,
     TrackingNumber,
     Trunk,
 )
@@ -39,7 +57,7 @@ class Key(NamedTuple):
     """What a thing is called."""
 
     kind: str
-    """"trunk", "company", "campaign", "target", "flow" or "number"."""
+    """"trunk", "company", "campaign", "target", "group", "flow" or "number"."""
     company: str
     """Empty for trunks and companies."""
     name: str
@@ -52,10 +70,10 @@ class Key(NamedTuple):
 Routing: TypeAlias = Mapping[Key, Values]
 """A whole routing, or the part of one that a file covers."""
 
-KINDS = ("trunk", "company", "campaign", "target", "flow", "number")
+KINDS = ("trunk", "company", "campaign", "target", "group", "flow", "number")
 """In the order in which they need each other."""
 SECTIONS: Mapping[str, str] = MappingProxyType(
-    {"campaigns": "campaign", "targets": "target", "flows": "flow", "numbers": "number"}
+    {"campaigns": "campaign", "targets": "target", "groups": "group", "flows": "flow", "numbers": "number"}
 )
 """Of a company."""
 
@@ -81,6 +99,14 @@ def _text(node: yaml.Node, name: str) -> str | None:
 
 def _country(node: yaml.Node, name: str) -> str:
     return words(node, name).upper()
+
+
+def _language(node: yaml.Node, name: str) -> str | None:
+    text = scalar(node, name)
+    try:
+        return check_language(text) if text not in ("", NONE) else None
+    except InputError as exc:
+        raise fail(node, exc.message, exc.hint) from exc
 
 
 def _texts(node: yaml.Node, name: str) -> tuple[str, ...]:
@@ -123,6 +149,25 @@ def _rates(node: yaml.Node, name: str) -> tuple[tuple[str, int], ...]:
         raise fail(node, exc.message, exc.hint) from exc
 
 
+def _members(node: yaml.Node, name: str) -> tuple[Member, ...]:
+    return tuple(_member(each, name) for each in items(node, name))
+
+
+def _member(node: yaml.Node, name: str) -> Member:
+    if isinstance(node, yaml.ScalarNode):
+        return Member(words(node, name))
+    fields = Fields(node, "a member")
+    ring: int | None = fields.get("ring_seconds", whole(1, 300), None)
+    found = Member(
+        fields.need("target", words),
+        ring,
+        fields.get("weight", whole(1, MAX_WEIGHT), 1),
+        fields.get("tier", whole(1, MAX_TIER), 1),
+    )
+    fields.done()
+    return found
+
+
 def _defaults(kind: type[Any]) -> dict[str, Any]:
     return {one.name: one.default for one in dataclasses.fields(kind) if one.default is not dataclasses.MISSING}
 
@@ -133,12 +178,37 @@ _MAYBE = {"type": ["string", "null"]}
 _YES_NO = {"type": "boolean"}
 _LIST = {"type": ["array", "string"], "items": _STRING}
 _CAP = {"oneOf": [{"type": "integer", "minimum": 0, "maximum": 999_999_999}, {"const": NONE}]}
+_MEMBERS = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "oneOf": [
+            _STRING,
+            {
+                "type": "object",
+                "required": ["target"],
+                "additionalProperties": False,
+                "properties": {
+                    "target": _STRING,
+                    "ring_seconds": {"type": "integer", "minimum": 1, "maximum": 300},
+                    "weight": {"type": "integer", "minimum": 1, "maximum": MAX_WEIGHT},
+                    "tier": {"type": "integer", "minimum": 1, "maximum": MAX_TIER},
+                },
+            },
+        ]
+    },
+}
 _TITLE = Field("title", words, _STRING, stays=True, about="For people to read; a new one's is made from its name.")
 
 
 def _choice(name: str, kind: type[StrEnum], default: StrEnum, about: str) -> Field:
     values = [str(each) for each in kind]
     return Field(name, lambda node, label: kind(one_of(values)(node, label)), {"enum": values}, default, about=about)
+
+
+def _record(default: RecordingPolicy, about: str) -> Field:
+    schema = {"enum": [*(str(each) for each in RecordingPolicy), True, False]}
+    return Field("record", recording, schema, default, about=about)
 
 
 FIELDS: Mapping[str, tuple[Field, ...]] = MappingProxyType(
@@ -148,11 +218,21 @@ FIELDS: Mapping[str, tuple[Field, ...]] = MappingProxyType(
             Field("timezone", words, _STRING, needed=True, about="IANA name."),
             Field("country", _country, _STRING, _COMPANY["country"], about="Of numbers without +; ISO 3166."),
             Field("currency", _country, _STRING, _COMPANY["currency"], about="ISO 4217."),
-            Field("record", truth, _YES_NO, _COMPANY["record"], about="Whether conversations are recorded."),
+            Field("language", _language, _MAYBE, about="Of what callers hear, like es or pt-br."),
+            _record(_COMPANY["record"], "Whether conversations are recorded of which nobody else speaks."),
+            Field("consent_required", truth, _YES_NO, default=False, about="Record only callers who consented."),
+            Field("pause_keys", truth, _YES_NO, default=False, about="*1 pauses the recording, *2 resumes it."),
+            Field("pause_seconds", whole(*PAUSE_SECONDS), {"type": "integer", "minimum": 5, "maximum": 3600},
+                  _COMPANY["pause_seconds"], about="A pause ends by itself."),
             Field("allowed_destinations", _destinations, _LIST, (), stays=True, about="Countries and prefixes."),
             Field("max_outbound_calls", _cap, _CAP, stays=True, about="Legs over trunks at once."),
             Field("max_outbound_per_hour", _cap, _CAP, stays=True, about="Legs over trunks in 60 minutes."),
             Field("max_spend_per_day", _cap, _CAP, stays=True, about="Minor units of the currency."),
+            Field("accept_anonymous", truth, _YES_NO, _COMPANY["accept_anonymous"], stays=True,
+                  about="Whether withheld numbers are let in."),
+            Field("max_calls_per_caller", _cap, _CAP, stays=True, about="Calls of one number in caller_window."),
+            Field("caller_window", whole(1, 86400), {"type": "integer", "minimum": 1, "maximum": 86400},
+                  _COMPANY["caller_window"], stays=True, about="Seconds."),
         ),
         "campaign": (
             _TITLE,
@@ -167,6 +247,14 @@ FIELDS: Mapping[str, tuple[Field, ...]] = MappingProxyType(
             Field("ring_seconds", whole(1, 300), {"type": "integer", "minimum": 1, "maximum": 300},
                   _TARGET["ring_seconds"]),
             Field("whisper", _text, _MAYBE, about="Said to the business first."),
+            _record(_TARGET["record"], "Before the company's word."),
+        ),
+        "group": (
+            _TITLE,
+            _choice("strategy", Strategy, Strategy.IN_ORDER, "Whom it rings, and in which order."),
+            Field("members", _members, _MEMBERS, needed=True, about="Names of targets, or mappings."),
+            Field("stop_on_declined", truth, _YES_NO, default=True, about="A member that declines does so for all."),
+            Field("stop_on_busy", truth, _YES_NO, default=False, about="A busy member makes the group busy."),
         ),
         "flow": (Field("text", words, _STRING, needed=True),),
         "number": (
@@ -176,6 +264,7 @@ FIELDS: Mapping[str, tuple[Field, ...]] = MappingProxyType(
             Field("target", _text, _MAYBE, about="Who is rung at once; or flow."),
             Field("backup", _text, _MAYBE, about="The target that is rung without a server."),
             Field("active", truth, _YES_NO, default=True, about="false: its calls are refused."),
+            _record(RecordingPolicy.INHERIT, "Before the flow's, the target's and the company's word."),
         ),
         "trunk": (
             Field("preset", words, _STRING, "generic-ip", about="Whose values these are; it sets none here."),
@@ -195,6 +284,7 @@ FIELDS: Mapping[str, tuple[Field, ...]] = MappingProxyType(
             Field("country", _country, _STRING, _TRUNK["country"]),
             _choice("media_encryption", MediaEncryption, _TRUNK["media_encryption"], "SRTP."),
             Field("secure_only", truth, _YES_NO, _TRUNK["secure_only"]),
+            Field("trust_identity", truth, _YES_NO, _TRUNK["trust_identity"], about="Its P-Asserted-Identity counts."),
             Field("next_trunk", _text, _MAYBE, about="Tried when this one fails."),
             Field("setup_seconds", seconds(*SETUP_SECONDS), {"type": "number"}, _TRUNK["setup_seconds"]),
             Field("rates", _rates, {"type": "object", "additionalProperties": {"type": ["number", "string"]}}, (),
@@ -224,10 +314,19 @@ def shown(value: Any, name: str = "") -> str:
         case bool():
             return "yes" if value else "no"
         case tuple():
-            return ", ".join(rate_text(each) if name == "rates" else str(each) for each in value)
+            return ", ".join(_one(each, name) for each in value)
         case StrEnum():
             return value.value
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _one(value: Any, name: str) -> str:
+    match value:
+        case Member():
+            return member_text(value)
+        case _ if name == "rates":
+            return rate_text(value)
+    return str(value)
 
 
 def price(micros: int) -> str:
@@ -240,6 +339,7 @@ def from_parts(
     campaigns: Mapping[str, Campaign],
     trunks: Mapping[str, Trunk],
     targets: Mapping[str, Target],
+    groups: Mapping[str, TargetGroup],
     flows: Mapping[str, FlowVersion],
     numbers: Mapping[str, TrackingNumber],
 ) -> dict[Key, dict[str, Any]]:
@@ -261,6 +361,8 @@ def from_parts(
         put("campaign", owner(campaign.company_id), campaign.name, campaign)
     for target in targets.values():
         put("target", owner(target.company_id), target.name, target)
+    for group in groups.values():
+        put("group", owner(group.company_id), group.name, group)
     for flow in flows.values():
         put("flow", owner(flow.company_id), flow.name, flow)
     for number in numbers.values():
@@ -289,6 +391,8 @@ def to_snapshot(routing: Routing, version: int, prompts: tuple[tuple[str, str, s
                 parts["campaign"].append(Campaign(ident, owner, key.name, title, values["source"], values["medium"]))
             case "target":
                 parts["target"].append(Target(id=ident, company_id=owner, name=key.name, title=title, **values))
+            case "group":
+                parts["group"].append(TargetGroup(id=ident, company_id=owner, name=key.name, title=title, **values))
             case "flow":
                 parts["flow"].append(FlowVersion(ident, ident, owner, key.name, 0, values["text"]))
             case "number":
@@ -303,6 +407,7 @@ def to_snapshot(routing: Routing, version: int, prompts: tuple[tuple[str, str, s
         campaigns=tuple(parts["campaign"]),
         trunks=tuple(parts["trunk"]),
         targets=tuple(parts["target"]),
+        groups=tuple(parts["group"]),
         numbers=tuple(parts["number"]),
         flows=tuple(parts["flow"]),
         prompts=prompts,

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from callrouter.core.flow.source import compose
+from callrouter.core.model import Member
 from callrouter.core.routing_code.fields import FIELDS, NONE, SECTIONS, Field, Key, Routing, price
 from callrouter.core.routing_code.read import FORMAT, MAX_CHARS
 from callrouter.core.trunks import default_port
@@ -81,8 +82,23 @@ def _value(field: Field, value: Any) -> str:
         case tuple() if field.name == "rates":
             return "{" + ", ".join(f"{scalar(prefix)}: {price(micros)}" for prefix, micros in value) + "}"
         case tuple():
-            return "[" + ", ".join(scalar(each) for each in value) + "]"
+            return "[" + ", ".join(_member(each) if isinstance(each, Member) else scalar(each) for each in value) + "]"
     return scalar(str(value))
+
+
+def _member(member: Member) -> str:
+    """A member of a group; the short way where only its name is said."""
+    more = [
+        f"{name}: {value}"
+        for name, value, usual in (
+            ("ring_seconds", member.ring_seconds, None),
+            ("weight", member.weight, 1),
+            ("tier", member.tier, 1),
+        )
+        if value != usual
+    ]
+    name = scalar(member.target)
+    return "{" + ", ".join([f"target: {name}", *more]) + "}" if more else name
 
 
 def scalar(text: str) -> str:

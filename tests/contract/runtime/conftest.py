@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,9 +19,9 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
+async def database(tmp_path: Path, migrated_sqlite: Path) -> AsyncIterator[Database]:
     """An empty SQLite database of the present schema."""
-    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'callrouter.db'}")
-    await database.upgrade()
+    path = shutil.copy(migrated_sqlite, tmp_path / "callrouter.db")
+    database = Database(f"sqlite+aiosqlite:///{path}")
     yield database
     await database.dispose()

@@ -29,6 +29,7 @@ from callrouter.store.codec import Line, items
 from callrouter.store.journal import Journal, Position, read
 from callrouter.testing.fake_asterisk import FakeAsterisk, FakeChannel, FakeRequest
 from tests.builders import DID, table
+from tests.waiting import eventually
 
 APP = "callrouter"
 
@@ -45,22 +46,17 @@ nodes:
 async def until(
     done: Callable[[], object] | Callable[[], Awaitable[object]], what: str = "", seconds: float = 8
 ) -> None:
-    """Wait until ``done`` gives something true."""
-    deadline = time.monotonic() + seconds
-    while True:
-        result = done()
-        if isinstance(result, Awaitable):
-            result = await result
-        if result:
-            return
-        assert time.monotonic() < deadline, f"did not happen: {what}"
-        await asyncio.sleep(0.005)
+    """As ``eventually``, looking often: a fake Asterisk is quick."""
+    await eventually(done, what, seconds, pause=0.005)
 
 
 class Tone:
     """Speaks every text as a short tone."""
 
     name = "tone"
+
+    def in_language(self, language: str) -> Tone:
+        return self
 
     def speak(self, text: str) -> tuple[Samples, int]:
         return np.sin(np.arange(800, dtype=np.float32) / 3).astype(np.float32), 8000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -305,3 +306,20 @@ async def test_digits_of_a_sensitive_entry_are_written_nowhere(rig: Rig, caplog:
     for path in rig.directory.rglob("*.jsonl"):
         assert '"digit":"7"' not in path.read_text("utf-8").replace(" ", "")
     assert "7278" not in caplog.text
+
+
+async def test_a_greeting_whose_end_is_read_when_the_caller_has_long_gone_leaves_no_message(rig: Rig) -> None:
+    await in_menu(rig)
+    rig.asterisk.digit("call-1", "2")
+    greeting: Saying = await rig.waits_in("call-1", Saying)
+    await until(lambda: greeting.playback_id in rig.asterisk.playbacks, "the greeting")
+    call = rig.dispatcher.get("call-1")
+    assert call is not None
+    del rig.asterisk.channels["call-1"]
+    ended = time.time()
+    call.put(e.PlaybackEnded(ended - 10.0, greeting.playback_id, ok=True))
+    call.put(e.CallerHungUp(ended - 4.0, 16))
+    await rig.idle()
+    record = rig.record()
+    assert (record.disposition, record.reason) == (Disposition.ABANDONED, "the caller hung up in message")
+    assert [type(one).__name__ for one in rig.entries() if getattr(one, "gone", False)] == ["ActionFailed"]

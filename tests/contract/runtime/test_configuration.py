@@ -113,7 +113,7 @@ async def test_everything_a_call_needs_is_ready_when_the_table_is(
         f"number = {entry.number.id}",
         f"campaign = {entry.number.campaign_id}",
         f"company = {entry.company.id}",
-        "record = yes",
+        "record1 = yes",
         "dest1 = PJSIP/+13125550100@trunk-carrier",
         "ring1 = 25",
         "dest2 = PJSIP/callrouter-uri/sip:ana@192.0.2.7",

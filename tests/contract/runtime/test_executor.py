@@ -77,6 +77,8 @@ SUBSCRIBED = ("POST", "applications/callrouter/subscription", {"eventSource": f"
         (a.StopPlayback("c-p1"), [("DELETE", "playbacks/c-p1", {})]),
         (a.StopRecording("c-m1"), [("POST", "recordings/live/c-m1/stop", {})]),
         (a.Hangup(17), [("DELETE", ON, {"reason_code": "17"})]),
+        (a.SetConsent(True), [("POST", f"{ON}/variables", {"variables": {"CR_CONSENT": "given"}})]),
+        (a.SetConsent(False), [("POST", f"{ON}/variables", {"variables": {"CR_CONSENT": "refused"}})]),
         (
             a.LeaveToFailsafe("why"),
             [
@@ -186,11 +188,13 @@ async def test_a_dial_sets_everything_the_dialplan_needs_in_one_request(
         "CR_RING": "25",
         "CR_OPTS": "m",
         "CR_REC": "/spool/recording/c-l1",
+        "CR_PAUSE_KEYS": "",
         "CR_CID": "+12025550123",
         "CR_WHISPER": str(library.path_for(HELLO)),
         "CR_MAX": "14400",
         "CR_TARGET": "ana",
         "CR_COMPANY": "company-1",
+        "_CR_MEMBERS": "",
     }
     assert outcome == Outcome()
     assert asked == [

@@ -12,8 +12,8 @@ from callrouter.core.state import Saying
 from callrouter.runtime.recovery import Recovered
 from callrouter.runtime.supervision import LedgerTail
 from tests.builders import CALL, T0
+from tests.contract.runtime.crashed import CHANNEL, TAKING, alive, died, recovery
 from tests.contract.runtime.support import APP, Rig, ledger_line, write_ledger
-from tests.contract.runtime.test_recovery import CHANNEL, TAKING, alive, died, recovery
 
 MESSAGE = f"{CALL}-m4"
 NO_CALLEE = {"target": "", "leg": "", "dialstatus": "", "talk_at": "", "talk_end": "", "recording": ""}

@@ -20,21 +20,13 @@ from callrouter.runtime.executor import DONE, Executor, Outcome
 from callrouter.runtime.outbound import ALARM_SECONDS, Outbound
 from callrouter.runtime.recovery import rebuild
 from callrouter.store.outbound import StoredLeg
-from tests.builders import CALL, T0, arrived, company, table, target, trunk
+from tests.builders import CALL, CELL, CELL_THEN_ANA, T0, arrived, company, table, trunk
 from tests.random_flows import ENDINGS, HAPPENINGS, Move, moves, tables
 
 DIAL = a.Dial(
     "c-l1", "t", "cell", "PJSIP/+12025550177@trunk-a", 20, None, trunk="a", number="+12025550177", rate=60_000
 )
 LIMITED = company(max_outbound_calls=2, max_outbound_per_hour=3, max_spend_per_day=100)
-FLOW = """
-start: dial
-nodes:
-  dial: {type: dial, target: cell, on_busy: end, on_no_answer: end, on_failed: other}
-  other: {type: dial, target: ana, on_busy: end, on_no_answer: end, on_failed: end}
-  end: {type: hangup, cause: congestion}
-"""
-CELL = target("cell", sip_uri=None, number="+12025550177", trunk="a")
 
 
 def dial(leg: str) -> a.Dial:
@@ -179,7 +171,7 @@ def test_an_alarm_lasts_until_there_has_been_room_for_a_while():
 @pytest.mark.parametrize("places", [1, 2, 3, 4, 5])
 def test_after_a_kill_the_count_is_the_same(places: int) -> None:
     """Killed after any entry of a call's log: an adopted call holds its slot, once."""
-    routing = table(FLOW, targets=[CELL], trunks=[trunk("a")])
+    routing = table(CELL_THEN_ANA, targets=[CELL], trunks=[trunk("a")])
 
     async def scenario() -> None:
         outbound = Outbound()
@@ -206,7 +198,7 @@ def test_after_a_kill_the_count_is_the_same(places: int) -> None:
 
 
 def test_a_call_that_may_not_dial_goes_on_in_its_flow() -> None:
-    routing = table(FLOW, targets=[CELL], trunks=[trunk("a")], of=company(max_outbound_calls=0))
+    routing = table(CELL_THEN_ANA, targets=[CELL], trunks=[trunk("a")], of=company(max_outbound_calls=0))
 
     async def scenario() -> None:
         outbound = Outbound()

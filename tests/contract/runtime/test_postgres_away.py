@@ -18,14 +18,13 @@ import msgspec
 import pytest
 import structlog
 
-from callrouter.store import config
 from callrouter.store.database import Database
-from tests.contract.runtime.support import MENU, until
+from tests.contract.runtime.support import until
 from tests.contract.runtime.test_database_away import one_call, stored_once
 from tests.contract.runtime.world import (  # noqa: F401 - fixtures
     DID,
-    DIRECT,
     World,
+    add_acme,
     tones,
     world,
 )
@@ -104,12 +103,7 @@ async def known(world: World, postgres: PostgresServer, migrated_postgres: str) 
     """A server has run here before, on PostgreSQL."""
     url = await postgres.create_database(migrated_postgres)
     database = Database(url)
-    async with database.session() as s:
-        await config.add_company(s, name="acme", timezone="America/New_York", who="t")
-        await config.add_target(s, "acme", name="ana", sip_uri="sip:ana@192.0.2.7", who="t")
-        await config.add_flow(s, "acme", name="desk", text=MENU, who="t")
-        await config.add_number(s, "acme", number=DID, name="menu", flow="desk", who="t")
-        await config.add_number(s, "acme", number=DIRECT, name="direct", target="ana", who="t")
+    await add_acme(database)
     await database.dispose()
     made = World(msgspec.structs.replace(world.settings, database_url=url), world.asterisk, world.ami)
     async with made.server():

@@ -2,73 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from callrouter.asterisk.ledger import LedgerRow
 from callrouter.core import events as e
 from callrouter.core import notes as note
 from callrouter.core.cdr import LogItem
 from callrouter.core.disposition import Disposition
-from callrouter.core.routing import RoutingTable, build_table
-from callrouter.core.state import Calling, Choosing, HandedOver, Leaving, Saying, Session, Taking
+from callrouter.core.routing import build_table
+from callrouter.core.state import Calling, Choosing, Leaving, Saying, Session, Taking
 from callrouter.runtime.recovery import Recovered, Recovery, begun_with, rebuild
 from callrouter.runtime.supervision import LedgerTail
-from callrouter.store.journal import Journal
-from tests.builders import CALL, DID, T0, arrived, run, snapshot, table, version
-from tests.contract.runtime.support import APP, MENU, Asterisk, Caller, Rig, ledger_line, open_rig, until, write_ledger
+from tests.builders import CALL, DID, T0, arrived, snapshot, version
+from tests.contract.runtime.crashed import (
+    CHANNEL,
+    CHOOSING,
+    GREETING,
+    RINGING,
+    SAYING,
+    TABLE,
+    TAKING,
+    TALKING,
+    alive,
+    died,
+    log_of,
+    recovered,
+    recovery,
+    rig,
+)
+from tests.contract.runtime.support import APP, MENU, Rig, ledger_line, open_rig, until, write_ledger
 from tests.contract.runtime.test_call import poisoned
 
-TABLE = table(MENU)
-CHANNEL = "1760000000.1"
-
-SAYING: list[e.Event] = [arrived()]
-CHOOSING: list[e.Event] = [*SAYING, e.PlaybackEnded(T0 + 2, f"{CALL}-p1")]
-RINGING: list[e.Event] = [
-    *CHOOSING,
-    e.Digit(T0 + 3, "1"),
-    e.LegStarted(T0 + 3, f"{CALL}-l3", "peer"),
-    e.LegRinging(T0 + 4, f"{CALL}-l3"),
-]
-TALKING: list[e.Event] = [*RINGING, e.LegAnswered(T0 + 9, f"{CALL}-l3")]
-GREETING: list[e.Event] = [*CHOOSING, e.Digit(T0 + 3, "2")]
-TAKING: list[e.Event] = [*GREETING, e.PlaybackEnded(T0 + 6, f"{CALL}-p3")]
-
-
-def log_of(events: list[e.Event], routing: RoutingTable = TABLE) -> list[LogItem]:
-    return run(routing, events).log
-
-
-def died(journal: Journal, events: list[e.Event], call_id: str = CALL, routing: RoutingTable = TABLE) -> None:
-    """Leave the log of a call whose controller died."""
-    for entry in log_of(events, routing):
-        journal.append(call_id, entry)
-
-
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    async with open_rig(tmp_path) as opened:
-        yield opened
-
-
-def alive(asterisk: Asterisk, app_data: str | None = f"{APP},incoming,carrier,+12025550123") -> Caller:
-    """The caller's channel, in the application, or (None) in the dialplan."""
-    caller = asterisk.caller(CHANNEL, age=60.0)
-    caller.in_stasis, caller.app_data = app_data is not None, app_data or ""
-    return caller
-
-
-async def recovered(rig: Rig, tail: LedgerTail | None = None, routing: RoutingTable = TABLE) -> Recovered:
-    rows = tail.rows if tail else {}
-    return await recovery(rig, rows, routing).run(rig.journal.open_logs())
-
-
-def recovery(rig: Rig, rows: Mapping[str, LedgerRow], routing: RoutingTable = TABLE, **more: Any) -> Recovery:
-    return Recovery(rig.ari, APP, rig.dispatcher, rig.journal, rows, lambda _: (routing, True), **more)
+__all__ = ["rig"]
 
 
 def test_the_logs_stand_where_they_are_named_for() -> None:
@@ -196,39 +163,6 @@ async def test_a_dial_that_was_decided_but_never_begun_is_begun(rig: Rig) -> Non
     assert [leg.id for leg in rig.record().legs] == [f"{CALL}-l3"], "the leg that was planned, and no other"
 
 
-async def test_a_dial_after_which_the_failsafe_went_on_is_told_as_the_failsafes(rig: Rig) -> None:
-    """It had failed, and no controller was there to be told: the dialplan rang the backup destination."""
-    died(rig.journal, RINGING)
-    alive(rig.asterisk, None).variables |= {"CR_LEG": f"fs-{CHANNEL}-1", "CR_TALK_AT": str(T0 + 40)}
-    rig.asterisk.bridges["b1"] = [CHANNEL, "peer"]
-    assert await recovered(rig) == Recovered(adopted=1)
-    await until(lambda: "LegAnswered" in rig.types(), "the answer")
-    rig.asterisk.hangup(CHANNEL)
-    await rig.idle()
-    record = rig.record()
-    assert record.disposition is Disposition.ANSWERED
-    assert [(leg.id, leg.answered_at) for leg in record.legs] == [
-        (f"{CALL}-l3", None),
-        (f"fs-{CHANNEL}-1", T0 + 40),
-    ]
-    assert [one.id for one in record.recordings] == [f"fs-{CHANNEL}-1"]
-
-
-async def test_a_failsafe_that_begins_under_an_adopted_call_is_followed(rig: Rig) -> None:
-    died(rig.journal, RINGING)
-    caller = alive(rig.asterisk, None)
-    await recovered(rig)
-    await rig.waits_in(CHANNEL, Calling)
-    caller.leg = f"fs-{CHANNEL}-1"
-    rig.asterisk.dial(CHANNEL, "other", "")
-    await rig.waits_in(CHANNEL, HandedOver)
-    rig.asterisk.dial(CHANNEL, "other", "ANSWER")
-    await until(lambda: "LegAnswered" in rig.types(), "the answer")
-    rig.asterisk.hangup(CHANNEL)
-    await rig.idle()
-    assert [one.id for one in rig.record().recordings] == [f"fs-{CHANNEL}-1"]
-
-
 async def test_a_record_of_asterisk_that_comes_a_moment_late_is_waited_for(rig: Rig, tmp_path: Path) -> None:
     died(rig.journal, TALKING)
     tail = LedgerTail(tmp_path / "cdr.csv")
@@ -270,49 +204,6 @@ async def test_a_channel_that_ended_is_closed_with_the_ledgers_word(rig: Rig, tm
     assert record.talk_seconds == pytest.approx(30, abs=1)
 
 
-async def test_a_conversation_the_failsafe_made_meanwhile_is_in_the_record(rig: Rig, tmp_path: Path) -> None:
-    died(rig.journal, CHOOSING)
-    tail = LedgerTail(tmp_path / "cdr.csv")
-    write_ledger(tail.path, [ledger_line(CHANNEL, end=T0 + 100)])
-    tail.poll()
-    assert await recovered(rig, tail) == Recovered(closed=1)
-    assert rig.record().disposition is Disposition.ANSWERED
-
-
-async def test_a_caller_the_failsafe_has_is_followed_and_left_alone(rig: Rig) -> None:
-    died(rig.journal, CHOOSING)
-    alive(rig.asterisk, None).leg = f"fs-{CHANNEL}-1"
-    assert await recovered(rig) == Recovered(adopted=1)
-    await rig.waits_in(CHANNEL, HandedOver)
-    for status in ("", "ANSWER"):
-        rig.asterisk.dial(CHANNEL, "peer", status)
-    await until(lambda: "LegAnswered" in rig.types(), "the answer")
-    assert {request.method for request in rig.asterisk.asked("", "channels", CHANNEL)} <= {"GET"}
-    rig.asterisk.hangup(CHANNEL)
-    await rig.idle()
-    assert (rig.record().disposition, rig.record().answered_by) == (Disposition.ANSWERED, "ana")
-
-
-@pytest.mark.parametrize("talk_at, shown", [(str(T0 + 40), T0 + 40), ("", None), ("soon", None)])
-async def test_a_conversation_the_failsafe_made_before_we_looked_is_read_from_the_channel(
-    rig: Rig, talk_at: str, shown: float | None
-) -> None:
-    died(rig.journal, CHOOSING)
-    alive(rig.asterisk, None).variables |= {"CR_LEG": f"fs-{CHANNEL}-1", "CR_TALK_AT": talk_at}
-    rig.asterisk.bridges["b1"] = [CHANNEL, "peer"]
-    assert await recovered(rig) == Recovered(adopted=1)
-    await until(lambda: "LegAnswered" in rig.types(), "the answer")
-    await rig.dispatcher.abandon()
-    assert await recovered(rig) == Recovered(adopted=1), "and again after a second crash"
-    rig.asterisk.hangup(CHANNEL)
-    await rig.idle()
-    record = rig.record()
-    assert (record.disposition, record.answered_by) == (Disposition.ANSWERED, "ana")
-    (leg,) = {one.id: one for one in record.legs}.values()
-    assert leg.id == f"fs-{CHANNEL}-1"
-    assert shown is None or leg.answered_at == shown
-
-
 async def test_a_hang_up_that_was_decided_but_not_done_is_done(rig: Rig) -> None:
     died(rig.journal, [arrived(did="+12025550000")])
     assert isinstance(rebuild(CALL, rig.entries(), TABLE)[0].wait, Leaving)
@@ -321,15 +212,6 @@ async def test_a_hang_up_that_was_decided_but_not_done_is_done(rig: Rig) -> None
     await rig.requested(CHANNEL, "delete")
     await rig.idle()
     assert rig.record().disposition is Disposition.REJECTED
-
-
-async def test_a_hand_over_that_was_decided_but_not_done_is_done(rig: Rig) -> None:
-    events: list[e.Event] = [*CHOOSING, e.Digit(T0 + 3, "1"), e.ActionFailed(T0 + 4, "Dial", "no", f"{CALL}-l3")]
-    died(rig.journal, events)
-    alive(rig.asterisk)
-    await recovered(rig)
-    await rig.requested(CHANNEL, "variables", "continue cr-failsafe")
-    assert rig.dispatcher.active == 1
 
 
 @pytest.mark.parametrize("app, age, given", [(APP, 60.0, 1), (APP, 1.0, 0), ("another", 60.0, 0)])
@@ -423,21 +305,6 @@ async def test_a_hold_by_the_business_is_seen_in_an_adopted_conversation(rig: Ri
     assert await recovered(rig) == Recovered(adopted=1)
     rig.dispatcher.hold("peer", True, T0 + 20)
     await until(lambda: "LegHeld" in rig.types(), "the hold")
-
-
-@pytest.mark.parametrize("events", [CHOOSING, TALKING], ids=["choosing", "talking"])
-async def test_a_call_whose_flow_is_lost_is_the_failsafes_unless_they_talk(rig: Rig, events: list[e.Event]) -> None:
-    died(rig.journal, events)
-    alive(rig.asterisk, None if events is TALKING else f"{APP},incoming,carrier,{DID}")
-    lost = Recovery(rig.ari, APP, rig.dispatcher, rig.journal, {}, lambda _: (TABLE, False))
-    assert await lost.run(rig.journal.open_logs()) == Recovered(adopted=1)
-    if events is CHOOSING:
-        await rig.requested(CHANNEL, "variables", "continue cr-failsafe")
-    rig.asterisk.hangup(CHANNEL)
-    await rig.idle()
-    record = rig.record()
-    assert record.disposition is (Disposition.ANSWERED if events is TALKING else Disposition.ABANDONED)
-    assert "not at hand" in " ".join(step.why for step in record.trace)
 
 
 async def test_a_call_keeps_its_flow_when_that_was_changed_while_the_controller_was_away(rig: Rig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -119,8 +120,18 @@ class World:
             await database.dispose()
 
 
+async def add_acme(database: Database) -> None:
+    """A company with one number that runs MENU and one that rings its target."""
+    async with database.session() as s:
+        await config.add_company(s, name="acme", timezone="America/New_York", who="t")
+        await config.add_target(s, "acme", name="ana", sip_uri="sip:ana@192.0.2.7", who="t")
+        await config.add_flow(s, "acme", name="desk", text=MENU, who="t")
+        await config.add_number(s, "acme", number=DID, name="menu", flow="desk", who="t")
+        await config.add_number(s, "acme", number=DIRECT, name="direct", target="ana", who="t")
+
+
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def world(tmp_path: Path, migrated_sqlite: Path) -> AsyncIterator[World]:
     home = tmp_path / "home"
     async with Asterisk(app=APP, finish_playbacks=False) as asterisk, FakeAmi() as ami:
         for action in ("PJSIPShowRegistrationsOutbound", "PJSIPShowEndpoints", "Reload"):
@@ -134,13 +145,9 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         asterisk.password = ensure_secret(settings.secrets_dir, "ari-password").reveal()
         ami.secret = ensure_secret(settings.secrets_dir, "ami-password").reveal()
         database = Database(settings.database)
-        await database.upgrade()
-        async with database.session() as s:
-            await config.add_company(s, name="acme", timezone="America/New_York", who="t")
-            await config.add_target(s, "acme", name="ana", sip_uri="sip:ana@192.0.2.7", who="t")
-            await config.add_flow(s, "acme", name="desk", text=MENU, who="t")
-            await config.add_number(s, "acme", number=DID, name="menu", flow="desk", who="t")
-            await config.add_number(s, "acme", number=DIRECT, name="direct", target="ana", who="t")
+        assert database.path is not None
+        shutil.copy(migrated_sqlite, database.path)
+        await add_acme(database)
         await database.dispose()
         yield World(settings, asterisk, ami)
 

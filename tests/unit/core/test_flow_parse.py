@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from callrouter.core.flow import nodes as n
 from callrouter.core.flow.parse import MAX_NODES, NODE_TYPES, parse_flow
+from callrouter.core.model import RecordingPolicy
 from callrouter.errors import FlowError
 
 
@@ -62,11 +63,11 @@ def said(*texts: str) -> n.Prompts:
         (
             "{type: dial, target: ana, on_busy: bye, on_no_answer: bye, on_failed: bye, on_answered: a, ring: 40, "
             "whisper: 'From {campaign}', record: no, caller_hears: music}",
-            n.Dial("ana", "bye", "bye", "bye", "a", 40, "From {campaign}", False, True),
+            n.Dial("ana", "bye", "bye", "bye", "a", 40, "From {campaign}", RecordingPolicy.NEVER, True),
         ),
         (
             "{type: dial, target: ana, on_busy: bye, on_no_answer: bye, on_failed: bye, whisper: '', record: yes}",
-            n.Dial("ana", "bye", "bye", "bye", whisper="", record=True),
+            n.Dial("ana", "bye", "bye", "bye", whisper="", record=RecordingPolicy.FORCE),
         ),
         ("{type: hours, open: 24/7, on_open: a, on_closed: bye}", n.Hours("24/7", "a", "bye")),
         (
@@ -106,7 +107,8 @@ def test_title_and_name_are_kept():
 
 
 def test_all_node_types_are_known():
-    assert set(NODE_TYPES) == {"play", "menu", "gather", "dial", "hours", "voicemail", "tag", "hangup"}
+    deciding = {"hours", "split", "geo", "caller", "tag", "set"}
+    assert set(NODE_TYPES) == {"play", "menu", "gather", "consent", "dial", "voicemail", "hangup"} | deciding
 
 
 GATHER = "type: gather, prompt: P, name: zip, next: bye, on_exhausted: bye"

@@ -36,6 +36,12 @@ def closed(at: float, asterisk_ended: bool = False) -> e.LedgerClosed:
         # They were there, and Asterisk could not.
         ([ended(101.0, 0.0, ok=False), e.CallerHungUp(120.0, 16)], None, None),
         ([e.ActionFailed(100.1, "Record", "no such directory", M), e.CallerHungUp(100.6, 16)], None, None),
+        # The greeting ended at 100; that was read when the caller had long gone.
+        (
+            [e.ActionFailed(107.0, "Record", "the caller is gone", M, gone=True), e.CallerHungUp(104.0, 16)],
+            HUNG_UP,
+            HUNG_UP,
+        ),
         ([e.CallerHungUp(110.0, 16)], None, None),
         ([e.TimerFired(400.0, "call-t3"), e.CallerHungUp(400.1, 16)], None, None),
         # Asterisk says how much it recorded.

@@ -32,7 +32,7 @@ from callrouter.core.outbound import (
 )
 from callrouter.core.phone import kind_of
 from callrouter.errors import InputError
-from tests.builders import T0, arrived, company, run, table, target, trunk
+from tests.builders import CELL, CELL_THEN_ANA, T0, arrived, company, run, table, trunk
 
 NUMBERS = {
     "+12025550123": NumberKind.ORDINARY,
@@ -179,15 +179,7 @@ def test_amounts_are_shown_whole(micros, shown):
 
 # -- in a call ---------------------------------------------------------------------------------------------------------
 
-FLOW = """
-start: dial
-nodes:
-  dial: {type: dial, target: cell, on_busy: end, on_no_answer: end, on_failed: other}
-  other: {type: dial, target: ana, on_busy: end, on_no_answer: end, on_failed: end}
-  end: {type: hangup, cause: congestion}
-"""
-CELL = target("cell", sip_uri=None, number="+12025550177", trunk="a")
-RATED = table(FLOW, targets=[CELL], trunks=[trunk("a", rates=(("+1", 60_000),), next_trunk="b"), trunk("b")])
+RATED = table(CELL_THEN_ANA, targets=[CELL], trunks=[trunk("a", rates=(("+1", 60_000),), next_trunk="b"), trunk("b")])
 
 
 def test_a_leg_says_what_the_limits_need():
@@ -229,7 +221,7 @@ def test_a_leg_costs_its_minutes():
 def test_a_leg_without_a_rate_costs_nobody_knows_what():
     events: list[e.Event] = [arrived(), e.LegAnswered(T0 + 10, "c-l1"), e.CallerHungUp(T0 + 100)]
     assert run(table(), events).record.cost_micros is None
-    unrated = table(FLOW, targets=[CELL], trunks=[trunk("a")])
+    unrated = table(CELL_THEN_ANA, targets=[CELL], trunks=[trunk("a")])
     assert run(unrated, events).record.legs[0].cost_micros is None
 
 

@@ -134,7 +134,7 @@ def test_the_business_sees_the_number_its_trunk_allows(mode, shown):
 )
 def test_the_whisper_is_the_nodes_or_the_targets(of_node, of_target, spoken_text):
     entry = table(targets=[target("ana", whisper=of_target)]).entries[DID]
-    heard = entry.whisper(n.Dial("ana", "x", "x", "x", whisper=of_node))
+    heard = entry.whisper(n.Dial("ana", "x", "x", "x", whisper=of_node), "ana")
     assert [prompt.text for prompt in heard] == ([spoken_text] if spoken_text else [])
 
 

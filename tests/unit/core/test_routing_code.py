@@ -8,6 +8,7 @@ from datetime import datetime
 import pytest
 from hypothesis import given, settings
 
+from callrouter.core.model import Member
 from callrouter.core.routing_code.change import changes, outcome
 from callrouter.core.routing_code.check import check_routing, clock_changes
 from callrouter.core.routing_code.fields import FIELDS, KINDS, SECTIONS, Key
@@ -45,6 +46,8 @@ companies:
     numbers:
       "+12025550101": {name: one, campaign: radio, flow: desk, backup: ben}
       202-555-0102: {name: two, target: ben}
+    groups:
+      team: {strategy: weighted, members: [ana, {target: ben, weight: 2}]}
 """
 
 
@@ -60,6 +63,7 @@ def test_a_file_is_read():
     routing = document.routing
     assert routing[Key("number", "acme", "+12025550102")]["target"] == "ben"
     assert routing[Key("target", "acme", "ben")]["number"] == "+12025550188"
+    assert routing[Key("group", "acme", "team")]["members"] == (Member("ana"), Member("ben", weight=2))
     assert routing[Key("trunk", "", "main")]["port"] == 5060
     assert "title" not in routing[Key("company", "", "acme")], "what stays as it is is not known here"
     text = routing[Key("flow", "acme", "desk")]["text"]

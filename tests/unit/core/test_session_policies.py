@@ -7,6 +7,7 @@ import pytest
 from callrouter.core import actions as a
 from callrouter.core import events as e
 from callrouter.core import notes as note
+from callrouter.core.model import RecordingPolicy
 from callrouter.core.routing import RoutingTable
 from callrouter.core.state import HandedOver, Over, Session
 from callrouter.core.walk import MAX_VISITS
@@ -101,7 +102,7 @@ def test_a_dial_carries_everything_the_talk_phase_needs():
 )
 def test_a_node_may_overrule_the_companys_recording_policy(fields, of, recorded):
     text = flow("d", f"d: {{type: dial, target: ana, on_busy: bye, on_no_answer: bye, on_failed: bye{fields}}}")
-    result = run(table(text, of=company(record=of)), [arrived(), up("l1")])
+    result = run(table(text, of=company(record=RecordingPolicy.of(of))), [arrived(), up("l1")])
     assert result.actions_of(a.Dial)[0].record is recorded
     assert [one.recording_id for one in result.notes_of(note.RecordingPlanned)] == (["c-l1"] if recorded else [])
     assert result.notes_of(note.RecordingSkipped) == []
@@ -183,7 +184,7 @@ def test_the_failsafes_conversation_is_recorded_by_the_companys_policy(record):
         e.LegAnswered(T0 + 12, "fs-1"),
         gone(),
     ]
-    result = run(table(of=company(record=record)), [arrived(), *events])
+    result = run(table(of=company(record=RecordingPolicy.of(record))), [arrived(), *events])
     assert [one.recording_id for one in result.notes_of(note.RecordingPlanned)] == (["fs-1"] if record else [])
 
 

@@ -19,7 +19,18 @@ from callrouter.core.session import step
 from callrouter.core.state import Calling, Choosing, Leaving, Over, Saying, Session, Step, Taking
 from callrouter.core.walk import MAX_VISITS, node_of
 from tests.builders import CALL, T0, Run, arrived, run, table
-from tests.random_flows import CAUSES, ENDINGS, HAPPENINGS, STATUSES, TARGETS, check_record, flow_texts, moves, tables
+from tests.random_flows import (
+    CAUSES,
+    ENDINGS,
+    HAPPENINGS,
+    PASTS,
+    STATUSES,
+    TARGETS,
+    check_record,
+    flow_texts,
+    moves,
+    tables,
+)
 
 
 def ends_of(taken: list[e.Event]) -> set[str]:
@@ -65,8 +76,11 @@ def check_actions(actions: list[a.Action], taken: list[e.Event], session: Sessio
     moves(ENDINGS),
     st.lists(moves(HAPPENINGS + ENDINGS), max_size=4),
     st.booleans(),
+    st.sampled_from(PASTS),
 )
-def test_whatever_happens_a_call_ends_once_and_leaves_nothing_running(routing, happenings, ending, late, headless):
+def test_whatever_happens_a_call_ends_once_and_leaves_nothing_running(
+    routing, happenings, ending, late, headless, past
+):
     result = Run(Session(CALL))
     taken: list[e.Event] = []
     at = T0
@@ -86,7 +100,7 @@ def test_whatever_happens_a_call_ends_once_and_leaves_nothing_running(routing, h
         return made
 
     if happenings and not (headless and happenings[0][1] == 0):
-        take(arrived())
+        take(arrived(history=past))
     for move, repeat in happenings:
         at += move.after
         take(move.event(result.session, at))
@@ -115,7 +129,7 @@ def test_a_flow_without_errors_ends_or_waits_for_a_key(text, data):
     if any(finding.severity == "error" for finding in check_flow(flow, TARGETS, ["x"])):
         return
     routing = table(text)
-    result = run(routing, [arrived()])
+    result = run(routing, [arrived(history=data.draw(st.sampled_from(PASTS)))])
     at = T0
     for _ in range(MAX_VISITS * 8):
         wait = result.session.wait
