@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from callrouter.cli import output
+from callrouter.cli import interrupt, output
 from callrouter.cli.context import App, pass_app
 from callrouter.cli.lazy import Command
 from callrouter.errors import ConflictError, ServiceError
@@ -45,7 +45,7 @@ def resume(app: App, id: str) -> None:  # noqa: A002 - what the help calls it
 
 def _ask(app: App, ref: str, *, on: bool) -> None:
     with app.quiet():
-        call_id, done = asyncio.run(_asked(app, ref, on))
+        call_id, done = interrupt.run(lambda: _asked(app, ref, on))
     words = f"the recording of call {call_id} {'is paused' if on else 'goes on'}"
     if app.json:
         output.emit({"call": call_id, "paused": on, "changed": done})

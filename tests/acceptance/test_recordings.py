@@ -64,7 +64,7 @@ async def test_a_call_and_a_message_stand_in_the_chain_and_whatever_is_done_to_t
     assert shown["seq"] == conversation.chain_seq
     assert shown["channel_map"] == {"left": "caller", "right": "business"}
     assert (shown["call"], shown["leg"]) == (spoken.call.record.id, spoken.call.record.legs[0].id)
-    assert (shown["gaps"], shown["policy"]) == ([], "the company records its conversations")
+    assert (shown["gaps"], shown["policy"]) == ([], "the company says force")
     shown = (await command(house, "show", message.id))["manifest"]
     assert (shown["kind"], shown["channel_map"], shown["flow"]) == ("voicemail", {"mono": "caller"}, "main@1")
 
