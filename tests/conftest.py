@@ -7,7 +7,7 @@ import os
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.fixtures.postgres", "tests.fixtures.installation", "tests.recording_place"]
+pytest_plugins = ["tests.outages", "tests.fixtures.postgres", "tests.fixtures.installation", "tests.recording_place"]
 
 TOLD_CHARACTERS = 4000
 

@@ -20,7 +20,7 @@ from tests.fixtures.installation import BUSINESS_HZ, CALLER_HZ, Installation, ev
 pytestmark = [
     pytest.mark.asterisk,
     pytest.mark.slow,
-    pytest.mark.timeout(420),
+    pytest.mark.timeout(600),
     pytest.mark.asyncio(loop_scope="session"),
 ]
 
@@ -39,7 +39,8 @@ def megabytes(pid: int) -> float:
 
 
 async def test_five_hundred_calls(capsys: pytest.CaptureFixture[str]) -> None:
-    async with installation() as place:
+    # How soon a call is claimed depends on the machine. Here none may fall to the failsafe for another reason.
+    async with installation(failsafe_claim_ms=5000) as place:
         server = await place.spawn_server()
         direct = await place.business({"desk": answer(after=0.2, speak=f"tone:{BUSINESS_HZ}")})
         menu = await place.business(
@@ -80,7 +81,7 @@ async def test_five_hundred_calls(capsys: pytest.CaptureFixture[str]) -> None:
         assert all(call.answered and call.ended for call in phones)
 
         # Records: one each, complete.
-        calls = await complete(place, began, 150.0)
+        calls = await complete(place, began, 240.0)
         finished = time.monotonic() - start
         assert len(calls) == CALLS
         assert {call.record.caller for call in calls} == {script.caller for script in scripts}
