@@ -40,6 +40,36 @@ def away(before: list[int], after: list[int], ticks_per_second: int) -> float:
     return max((late - early for early, late in zip(before, after, strict=False)), default=0) / ticks_per_second
 
 
+class Metronome:
+    """How late a thread is that wants to run every 20 ms: nobody on a machine can tell times better than that."""
+
+    def __init__(self) -> None:
+        self.late: list[tuple[float, float]] = []
+        """When (seconds since the epoch), and by how many seconds; only what is longer than LONG_SECONDS."""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="metronome", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def between(self, begin: float, end: float) -> float:
+        """Seconds that it was late by in all, within a span of time."""
+        return sum(late for at, late in self.late if begin <= at and at - late <= end)
+
+    def _beat(self) -> None:
+        before = time.monotonic()
+        while not self._over.wait(NAP):
+            now = time.monotonic()
+            if (late := now - before - NAP) > LONG_SECONDS:
+                self.late.append((time.time(), late))
+            before = now
+
+
 class Watch:
     """Looks, a thread of its own, for processors that are taken away."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.outages import Watch, away, stolen
+from tests.outages import Metronome, Watch, away, stolen
 
 QUIET = """\
 cpu  3687802 18208 520776 3248185 27473 0 44231 277388 0 0
@@ -44,3 +44,12 @@ def test_only_what_was_disturbed_is_run_again() -> None:
 
 def test_nothing_failed_is_nothing_to_run_again() -> None:
     assert not Watch().all_disturbed
+
+
+def test_what_a_metronome_missed_counts_where_it_falls_into_a_span() -> None:
+    metronome = Metronome()
+    metronome.late = [(10.0, 0.5), (20.0, 2.0), (30.0, 0.1)]
+    assert metronome.between(19.0, 25.0) == 2.0
+    assert metronome.between(15.0, 17.5) == 0.0
+    assert metronome.between(19.5, 19.6) == 2.0, "it was away all the time"
+    assert metronome.between(0.0, 40.0) == pytest.approx(2.6)
