@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +13,6 @@ from callrouter.cli.lazy import Group
 from callrouter.cli.options import of_option, why_option
 from callrouter.core.blocks import REJECTED
 from callrouter.core.flow.nodes import HANGUP_CAUSES
-from callrouter.errors import InputError
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -42,7 +41,9 @@ callrouter block add +13125550199 --with busy --until 2027-01-01
 @click.option("--company", metavar="NAME", help="Only at this company; else at all of them.")
 @click.option("--reason", default="", metavar="TEXT", help="Stands on the calls that are refused.")
 @click.option(
-    "--until", metavar="WHEN", help="2027-01-01, ISO 8601, or so long from now: 90m, 24h, 30d. Else for good."
+    "--until",
+    metavar="WHEN",
+    help="2027-01-01, ISO 8601 (of the company's zone, else UTC), or so long from now: 90m, 24h, 30d. Else for good.",
 )
 @click.option(
     "--with",
@@ -61,14 +62,18 @@ def add(
 
     PATTERN is a number, the beginning of numbers with a star ("+1900*"), or "anonymous" for withheld numbers.
     """
-    from callrouter.store.config import add_block
+    import time
+
+    from callrouter.core.moment import parse_moment
+    from callrouter.store.config import add_block, get_company
 
     if (pattern is None) == (call_id is None):
         raise click.UsageError("Give a number, the beginning of numbers like '+1900*', or anonymous; or --call CALL.")
-    ends = coming(until).timestamp() if until else None
 
     async def work(session: AsyncSession) -> Block:
         whom, where = (pattern or "", company) if call_id is None else await _of_call(session, call_id, company)
+        zone = (await get_company(session, where)).timezone if where is not None else "UTC"
+        ends = parse_moment(until, zone, time.time()) if until is not None else None
         return await add_block(
             session, pattern=whom, company=where, expires_at=ends, country=app.settings.country, who=app.who, **given
         )
@@ -83,21 +88,6 @@ async def _of_call(session: AsyncSession, call_id: str, company: str | None) -> 
 
     found = await get_call(session, call_id)
     return found.record.caller or ANONYMOUS, company or found.company
-
-
-def coming(text: str, now: datetime | None = None) -> datetime:
-    """A moment to come: ISO 8601 (UTC when it has no zone), or so long from now: ``90m``, ``24h``, ``30d``.
-
-    :raises InputError: it is neither
-    """
-    units = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-    try:
-        if text[-1:] in units and text[:-1].isdigit():
-            return (now or datetime.now(UTC)) + timedelta(**{units[text[-1]]: int(text[:-1])})
-        found = datetime.fromisoformat(text)
-    except (ValueError, OverflowError) as exc:
-        raise InputError(f"{text!r} is no time", hint="like 2027-01-01, 2027-01-01T18:00+01:00, or 30d") from exc
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 @block.command("list", examples="callrouter block list\ncallrouter block list --company acme --json")

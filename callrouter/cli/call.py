@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -86,12 +86,13 @@ def moment(text: str, zone: tzinfo, now: datetime | None = None) -> datetime:
 
     :raises InputError: it is neither
     """
-    units = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+    from callrouter.core.moment import span
+
+    if (length := span(text)) is not None:
+        return (now or datetime.now(UTC)) - length
     try:
-        if text[-1:] in units and text[:-1].isdigit():
-            return (now or datetime.now(UTC)) - timedelta(**{units[text[-1]]: int(text[:-1])})
         found = datetime.fromisoformat(text)
-    except (ValueError, OverflowError) as exc:
+    except ValueError as exc:
         raise InputError(
             f"{text!r} is no time",
             hint="like 2026-11-21, 2026-11-21T18:00, 2026-11-21T18:00+01:00, or 24h for a day ago",

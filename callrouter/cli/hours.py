@@ -29,6 +29,7 @@ def hours() -> None:
     examples="""
 callrouter hours override acme closed --until "Mon 08:00" --reason "snow"
 callrouter hours override acme open --until 20:00 --flow front-desk
+callrouter hours override acme closed --until 2h --reason "fire drill"
 """,
 )
 @click.argument("company")
@@ -37,7 +38,7 @@ callrouter hours override acme open --until 20:00 --flow front-desk
     "--until",
     required=True,
     metavar="TIME",
-    help='When the hours count again: "Mon 08:00", "18:05", ISO 8601; in the company\'s zone.',
+    help='When the hours count again: "Mon 08:00", "18:05", ISO 8601, or so long from now: 2h; in the company\'s zone.',
 )
 @flow_option
 @click.option("--reason", metavar="TEXT", default="", help="Stands in the calls' traces and in the audit log.")

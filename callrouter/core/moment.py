@@ -1,4 +1,4 @@
-"""Moments as people write them: ``Sat 18:05``, ``18:05``, ``2026-12-24 18:05``, ISO 8601."""
+"""Moments as people write them: ``Sat 18:05``, ``18:05``, ``2026-12-24 18:05``, ``24h`` from now, ISO 8601."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ from callrouter.errors import InputError
 
 _SHORT = re.compile(r"(?:(?P<day>[A-Za-z]{2,9})\s+)?(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2}))?")
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-HINT = 'write it like "Sat 18:05", "18:05", "2026-12-24 18:05" or 2026-12-24T18:05:00+01:00'
+_SPAN = re.compile(r"(\d{1,5})([mhdw])")
+UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+HINT = 'write it like "Sat 18:05", "18:05", "2026-12-24 18:05", 2026-12-24T18:05:00+01:00, or 24h for a day from now'
+
+
+def span(text: str) -> timedelta | None:
+    """How long ``90m``, ``24h``, ``7d`` or ``2w`` is; None: the text says no length of time."""
+    found = _SPAN.fullmatch(text.strip())
+    return timedelta(**{UNITS[found[2]]: int(found[1])}) if found else None
 
 
 def parse_moment(text: str, timezone: str, now: float) -> float:
     """The instant that a text means.
 
-    Without a date it is the next such moment from ``now`` on; without an offset it is the wall clock of ``timezone``.
+    Without a date it is the next such moment from ``now`` on; without an offset it is the wall clock of ``timezone``;
+    a length of time counts from ``now``.
     An hour that a change of clocks brings twice is the first one; write the offset for the second.
 
     :param timezone: IANA name
@@ -31,6 +40,8 @@ def parse_moment(text: str, timezone: str, now: float) -> float:
     shown = text.strip()
     if shown == "now":
         return now
+    if (length := span(shown)) is not None:
+        return now + length.total_seconds()
     found = _SHORT.fullmatch(shown)
     if found is None:
         try:
