@@ -17,7 +17,7 @@ from callrouter.jobs.verify_recordings import Progress, verify_all
 from callrouter.media import manifest
 from callrouter.media.manifest import digest
 from callrouter.media.verification import Finding
-from callrouter.store.calls import save_call
+from callrouter.store.call_save import save_call
 from callrouter.store.database import Database
 from callrouter.store.recordings import StoredRecording, get_recording
 

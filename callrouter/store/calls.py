@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Select, and_, func, or_, select
@@ -16,9 +15,7 @@ from callrouter.core.records import (
     Consent,
     ConsentResponse,
     Leg,
-    RecordingKind,
     RecordingRef,
-    RecordingStatus,
     TraceStep,
 )
 from callrouter.errors import InputError, NotFoundError
@@ -35,15 +32,13 @@ from callrouter.store.models import (
     TrackingNumberRow,
 )
 from callrouter.store.recordings import StoredRecording, recording_value
-from callrouter.store.types import to_datetime, to_seconds
-from callrouter.store.upsert import insert
+from callrouter.store.types import to_seconds
 
 __all__ = [
     "IN_PROGRESS",
     "CallFilter",
     "CallRow",
     "StoredCall",
-    "append_events",
     "call_log",
     "call_logs",
     "count_calls",
@@ -51,7 +46,6 @@ __all__ = [
     "known_uniqueids",
     "list_calls",
     "open_calls",
-    "save_call",
 ]
 
 TIMES = ("started_at", "answered_at", "ended_at")
@@ -140,45 +134,6 @@ class StoredCall:
     """The company's, of the legs' costs."""
 
 
-async def save_call(session: AsyncSession, record: CallRecord) -> str:
-    """Store a call, or bring it up to date; the same record again changes nothing.
-
-    What the recording job found out about a recording is kept. A call that is known under another id (by its
-    ``uniqueid``) keeps that id.
-
-    :returns: the id it is stored under
-    """
-    known = await session.scalar(select(CallRecordRow.id).where(CallRecordRow.uniqueid == record.uniqueid))
-    if known is not None and known != record.id:
-        record = replace(record, id=known)
-    values: dict[str, Any] = {name: _text(getattr(record, name)) for name in PLAIN}
-    values.update({name: to_datetime(getattr(record, name)) for name in TIMES})
-    values.update(
-        disposition=record.disposition.value if record.disposition else None,
-        consent=asdict(record.consent) if record.consent else None,
-        set_values={name: _text(value) for name, value in record.values} or None,
-        path=[_text(name) for name in record.path],
-        trace=[{"at": s.at, "path": _text(s.path), "what": _text(s.what), "why": _text(s.why)} for s in record.trace],
-    )
-    await _upsert(session, CallRecordRow, [values], ("id",))
-    await _upsert(session, LegRow, [_leg_values(record.id, leg) for leg in record.legs], ("id",))
-    await _save_recordings(session, record)
-    if record.tags:
-        rows = [{"call_id": record.id, "tag": _text(tag)} for tag in record.tags]
-        await session.execute(insert(session, CallTagRow).values(rows).on_conflict_do_nothing())
-    return record.id
-
-
-async def append_events(session: AsyncSession, rows: Sequence[Line]) -> None:
-    """Add entries to the calls' logs; those that are there already stay as they are."""
-    for start in range(0, len(rows), 1000):
-        values = [
-            {"call_id": row.call, "seq": row.seq, "at": _moment(row.at), "type": row.type, "data": row.data}
-            for row in rows[start : start + 1000]
-        ]
-        await session.execute(insert(session, CallEventRow).on_conflict_do_nothing(), values)
-
-
 async def call_log(session: AsyncSession, call_id: str) -> list[Line]:
     """A call's log, oldest first; ``Line.value`` is the event or note."""
     return (await call_logs(session, [call_id])).get(call_id, [])
@@ -187,15 +142,14 @@ async def call_log(session: AsyncSession, call_id: str) -> list[Line]:
 async def call_logs(session: AsyncSession, call_ids: Collection[str]) -> dict[str, list[Line]]:
     """The logs of several calls in one query."""
     logs: dict[str, list[Line]] = {}
-    rows = await session.scalars(
-        select(CallEventRow)
-        .where(CallEventRow.call_id.in_(call_ids))
-        .order_by(CallEventRow.call_id, CallEventRow.seq)
-        .execution_options(populate_existing=True)
+    entry = CallEventRow
+    rows = await session.execute(
+        select(entry.call_id, entry.seq, entry.at, entry.type, entry.data)
+        .where(entry.call_id.in_(call_ids))
+        .order_by(entry.call_id, entry.seq)
     )
-    for row in rows:
-        line = Line(row.call_id, row.seq, row.at.timestamp(), row.type, row.data)
-        logs.setdefault(row.call_id, []).append(line)
+    for call_id, seq, at, kind, data in rows:
+        logs.setdefault(call_id, []).append(Line(call_id, seq, at.timestamp(), kind, data))
     return logs
 
 
@@ -282,49 +236,6 @@ async def count_calls(session: AsyncSession, wanted: CallFilter | None = None) -
 # -- within ------------------------------------------------------------------------------------------------------------
 
 
-def _moment(at: float) -> datetime:
-    try:
-        return datetime.fromtimestamp(at, UTC)
-    except (OverflowError, ValueError, OSError):
-        # A damaged time must not keep the entry out; the exact one is in its data.
-        return datetime.fromtimestamp(0, UTC)
-
-
-def _text(value: Any) -> Any:
-    """PostgreSQL keeps no NUL and no half surrogate pair."""
-    if isinstance(value, str) and ("\x00" in value or not value.isascii()):
-        return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
-    return value
-
-
-async def _upsert(session: AsyncSession, model: type[Any], rows: list[dict[str, Any]], keys: Sequence[str]) -> None:
-    if not rows:
-        return
-    statement = insert(session, model).values(rows)
-    changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-    await session.execute(statement.on_conflict_do_update(index_elements=list(keys), set_=changed))
-
-
-def _leg_values(call_id: str, leg: Leg) -> dict[str, Any]:
-    return {
-        "id": leg.id,
-        "call_id": call_id,
-        "seq": leg.seq,
-        "target_id": leg.target_id,
-        "target": leg.target,
-        "endpoint": leg.endpoint,
-        "started_at": to_datetime(leg.started_at),
-        "ringing_at": to_datetime(leg.ringing_at),
-        "answered_at": to_datetime(leg.answered_at),
-        "ended_at": to_datetime(leg.ended_at),
-        "cause": leg.cause,
-        "result": leg.result.value if leg.result else None,
-        "hold_seconds": leg.hold_seconds,
-        "trunk": leg.trunk,
-        "cost_micros": leg.cost_micros,
-    }
-
-
 def _leg_value(row: LegRow) -> Leg:
     return Leg(
         id=row.id,
@@ -342,29 +253,6 @@ def _leg_value(row: LegRow) -> Leg:
         trunk=row.trunk,
         cost_micros=row.cost_micros,
     )
-
-
-async def _save_recordings(session: AsyncSession, record: CallRecord) -> None:
-    if not record.recordings:
-        return
-    rows = [
-        {
-            "id": ref.id,
-            "call_id": record.id,
-            "leg_id": ref.leg_id,
-            "kind": RecordingKind(ref.kind).value,
-            "started_at": to_datetime(ref.started_at),
-            "status": RecordingStatus(ref.status).value,
-            "problem": _text(ref.problem),
-            "pauses": [asdict(pause) for pause in ref.pauses] or None,
-        }
-        for ref in record.recordings
-    ]
-    statement = insert(session, RecordingRow).values(rows)
-    changed = {name: statement.excluded[name] for name in rows[0] if name not in ("id", "call_id")}
-    # Once the job has looked at the files, it knows better than the call's log.
-    pending = RecordingRow.status == RecordingStatus.PENDING.value
-    await session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changed, where=pending))
 
 
 def _listing() -> Select[CallRecordRow, str, str, str]:

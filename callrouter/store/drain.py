@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -21,10 +21,11 @@ from callrouter.core.events import CallerHungUp, DialReturned, LedgerClosed, Leg
 from callrouter.core.notes import Concluded, LegPlanned, Routed
 from callrouter.core.records import CallRecord, RecordingStatus
 from callrouter.errors import CallrouterError, DatabaseError, ServiceError
-from callrouter.store.calls import append_events, call_logs, open_calls, save_call
+from callrouter.store.call_save import append_events, save_calls
+from callrouter.store.calls import call_logs, open_calls
 from callrouter.store.codec import Line, LogItem, items
 from callrouter.store.database import Database
-from callrouter.store.jobs import enqueue
+from callrouter.store.jobs import enqueue_all
 from callrouter.store.journal import Journal, Position, is_over
 from callrouter.store.models import CallRecordRow, JournalPositionRow, LedgerPositionRow
 from callrouter.store.rotation import move_turns
@@ -35,8 +36,9 @@ FINISH_RECORDING = "finish_recording"
 """Kind of the job that finishes a recording; payload ``{"recording_id": id}``."""
 FINISH_ATTEMPTS = 150
 """A full disk may stay full over a night; attempts are at most ten minutes apart."""
-TURN_SECONDS = 0.1
-"""SQLite asks for a lock that is taken this often."""
+TURN_SECONDS = 0.25
+"""From one batch to the next: the more entries a batch has, the less each costs; and others get SQLite's lock, for
+which they ask ten times a second."""
 TELLING = frozenset(
     kind.__name__ for kind in (Routed, LegPlanned, LegAnswered, DialReturned, Concluded, CallerHungUp, LedgerClosed)
 )
@@ -183,43 +185,57 @@ class Drain:
             ended = select(CallRecordRow.id).where(CallRecordRow.id.in_(quiet), CallRecordRow.ended_at.is_not(None))
             telling |= set(await session.scalars(ended))
         if telling:
-            for call_id, log_lines in (await call_logs(session, telling)).items():
-                await self._save(session, call_id, log_lines)
+            await self._save(session, await call_logs(session, telling))
 
-    async def _save(self, session: AsyncSession, call_id: str, lines: Sequence[Line]) -> None:
+    async def _save(self, session: AsyncSession, logs: Mapping[str, Sequence[Line]]) -> None:
+        """Bring the rows of calls up to date, in one go; one by one when that fails.
+
+        One call that cannot be stored must not keep all others out. Its log is kept, so nothing is lost.
+        """
+        if len(logs) > 1 and await self._saved(session, logs):
+            return
+        for call_id, lines in logs.items():
+            await self._saved(session, {call_id: lines}, told=True)
+
+    async def _saved(self, session: AsyncSession, logs: Mapping[str, Sequence[Line]], *, told: bool = False) -> bool:
+        """Whether all of these could be stored; else none was.
+
+        :param told: what stands in the way is logged
+        :raises StatementError: it is the database's trouble, not a call's
+        """
         try:
             async with session.begin_nested():
-                await save_folded(session, lines)
+                await save_folded(session, logs.values())
         except StatementError as exc:
             if self._database.explain(exc) is not None:
                 raise
-            # One call that cannot be stored must not keep all others out. Its log is kept, so nothing is lost.
-            log.error("call_not_stored", call=call_id, exc_info=exc)
+            if told:
+                log.error("call_not_stored", call=next(iter(logs)), exc_info=exc)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
-            log.error("call_not_folded", call=call_id, exc_info=exc)
+            if told:
+                log.error("call_not_folded", call=next(iter(logs)), exc_info=exc)
+        else:
+            return True
+        return False
 
 
-async def save_folded(session: AsyncSession, lines: Sequence[Line]) -> CallRecord | None:
-    """Store the record that a call's log folds into, and have its recordings finished once it is over.
+async def save_folded(session: AsyncSession, logs: Collection[Sequence[Line]]) -> list[CallRecord]:
+    """Store the records that calls' logs fold into, and have the recordings of those that are over finished.
 
-    :returns: the record; None when the log does not begin with an arrival
+    :returns: the records; none for a log that does not begin with an arrival
     """
-    record = cdr.fold(items(lines))
-    if record is None:
-        return None
-    await save_call(session, record)
-    if is_over({line.type for line in lines}):
-        for recording in record.recordings:
-            if recording.status is RecordingStatus.PENDING:
-                await enqueue_finish(session, recording.id)
-    return record
+    found = [(record, lines) for lines in logs if (record := cdr.fold(items(lines))) is not None]
+    await save_calls(session, [record for record, _ in found])
+    over = [record for record, lines in found if is_over({line.type for line in lines})]
+    recordings = [each.id for record in over for each in record.recordings if each.status is RecordingStatus.PENDING]
+    await enqueue_finish(session, recordings)
+    return [record for record, _ in found]
 
 
-async def enqueue_finish(session: AsyncSession, recording_id: str) -> None:
-    """Have a recording finished; nothing when that was asked for before."""
-    payload = {"recording_id": recording_id}
-    key = f"{FINISH_RECORDING}:{recording_id}"
-    await enqueue(session, FINISH_RECORDING, payload, key=key, max_attempts=FINISH_ATTEMPTS)
+async def enqueue_finish(session: AsyncSession, recording_ids: Iterable[str]) -> None:
+    """Have recordings finished; nothing for one that this was asked for before."""
+    payloads = {f"{FINISH_RECORDING}:{each}": {"recording_id": each} for each in recording_ids}
+    await enqueue_all(session, FINISH_RECORDING, payloads, max_attempts=FINISH_ATTEMPTS)
 
 
 async def open_logs(journal: Journal, database: Database | None) -> dict[str, list[LogItem]]:

@@ -70,22 +70,40 @@ async def enqueue(
     :param key: a job with a key is put in once, ever
     :returns: the job's id; None when the key is known already
     """
-    at = now()
-    statement = insert(session, JobRow).values(
-        id=new_id(),
-        kind=kind,
-        payload=dict(payload),
-        key=key,
-        state="queued",
-        attempts=0,
-        max_attempts=max_attempts,
-        run_at=run_at or at,
-        created_at=at,
-    )
+    statement = insert(session, JobRow).values(_new(kind, payload, run_at, key, max_attempts))
     job_id: str | None = await session.scalar(
         statement.on_conflict_do_nothing(index_elements=["key"]).returning(JobRow.id)
     )
     return job_id
+
+
+async def enqueue_all(
+    session: AsyncSession, kind: str, payloads: Mapping[str, Mapping[str, Any]], max_attempts: int = MAX_ATTEMPTS
+) -> None:
+    """Put in jobs of one kind at once; as :func:`enqueue`.
+
+    :param payloads: by key
+    """
+    rows = [_new(kind, payload, None, key, max_attempts) for key, payload in payloads.items()]
+    if rows:
+        await session.execute(insert(session, JobRow.__table__).on_conflict_do_nothing(index_elements=["key"]), rows)
+
+
+def _new(
+    kind: str, payload: Mapping[str, Any], run_at: datetime | None, key: str | None, max_attempts: int
+) -> dict[str, Any]:
+    at = now()
+    return {
+        "id": new_id(),
+        "kind": kind,
+        "payload": dict(payload),
+        "key": key,
+        "state": "queued",
+        "attempts": 0,
+        "max_attempts": max_attempts,
+        "run_at": run_at or at,
+        "created_at": at,
+    }
 
 
 async def lease(

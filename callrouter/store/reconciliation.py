@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from callrouter.core.events import CallArrived, LedgerClosed
 from callrouter.core.reconcile import LoggedCall, OurCall, OurRecording
-from callrouter.store.calls import append_events, call_log
+from callrouter.store.call_save import append_events
+from callrouter.store.calls import call_log
 from callrouter.store.codec import Line, LogItem, to_builtins
 from callrouter.store.drain import FINISH_RECORDING, enqueue_finish, save_folded
 from callrouter.store.journal import ENDS, Position, read
@@ -114,12 +115,10 @@ async def add_log(session: AsyncSession, call_id: str, items: Iterable[LogItem])
         for place, item in enumerate(items, 1)
     ]
     await append_events(session, lines)
-    record = await save_folded(session, [*known, *lines])
-    if record is None:
-        return False
-    for recording in record.recordings:
+    records = await save_folded(session, [[*known, *lines]])
+    for recording in (each for record in records for each in record.recordings):
         await finish_again(session, recording.id)
-    return True
+    return bool(records)
 
 
 async def finish_again(session: AsyncSession, recording_id: str) -> None:
@@ -127,7 +126,7 @@ async def finish_again(session: AsyncSession, recording_id: str) -> None:
     pending = select(RecordingRow.id).where(RecordingRow.id == recording_id, RecordingRow.status == "pending")
     if await session.scalar(pending) is None:
         return
-    await enqueue_finish(session, recording_id)
+    await enqueue_finish(session, [recording_id])
     await session.execute(
         update(JobRow)
         .where(JobRow.key == f"{FINISH_RECORDING}:{recording_id}", JobRow.state.in_(("dead", "done")))

@@ -23,7 +23,7 @@ from callrouter.jobs.finish_recording import (
 )
 from callrouter.jobs.queue import Job, Worker, enqueue, list_jobs
 from callrouter.media.recordings import finish
-from callrouter.store.calls import save_call
+from callrouter.store.call_save import save_call
 from callrouter.store.database import Database
 from callrouter.store.recordings import StoredRecording, get_recording
 from tests.kept_recordings import settings

@@ -26,7 +26,7 @@ from callrouter.jobs.queue import Job, Worker, list_jobs
 from callrouter.media import manifest
 from callrouter.media.manifest import FIRST
 from callrouter.store import config, flows
-from callrouter.store.calls import append_events
+from callrouter.store.call_save import append_events
 from callrouter.store.codec import Line, to_builtins
 from callrouter.store.database import Database
 from callrouter.store.drain import FINISH_RECORDING

@@ -13,8 +13,8 @@ from callrouter.core.records import CallRecord
 from callrouter.core.routing import build_table
 from callrouter.runtime.callers import LOOK_BACK, Callers
 from callrouter.store import callers as store
+from callrouter.store.call_save import save_call
 from callrouter.store.callers import StoredCaller, stored_callers
-from callrouter.store.calls import save_call
 from callrouter.store.database import Database
 from tests.builders import CALLER, T0, arrived, company, run, snapshot
 from tests.call_scripts import flow

@@ -14,7 +14,8 @@ from callrouter.core.disposition import Disposition, LegResult
 from callrouter.core.records import CallRecord, Leg, RecordingKind, RecordingRef, RecordingStatus, TraceStep
 from callrouter.errors import InputError, NotFoundError
 from callrouter.store import calls, config, recordings
-from callrouter.store.calls import CallFilter, save_call
+from callrouter.store.call_save import append_events, save_call
+from callrouter.store.calls import CallFilter
 from callrouter.store.codec import Line, to_builtins
 from callrouter.store.database import Database
 from callrouter.store.recordings import RecordingFile
@@ -202,8 +203,8 @@ async def test_a_call_is_found_by_parts_of_its_id(database: Database) -> None:
 async def test_a_log_keeps_what_came_first_under_a_number(database: Database) -> None:
     digit = Line("c", 2, T, "Digit", to_builtins(e.Digit(T, "1")))
     strange = Line("c", 3, 1e300, "FromTheFuture", {"x": [1, None]})
-    await do(database, calls.append_events, [digit, strange])
-    await do(database, calls.append_events, [replace(digit, data={"at": T, "digit": "9"}), replace(digit, seq=1)])
+    await do(database, append_events, [digit, strange])
+    await do(database, append_events, [replace(digit, data={"at": T, "digit": "9"}), replace(digit, seq=1)])
     log = await look(database, calls.call_log, "c")
     assert [line.seq for line in log] == [1, 2, 3]
     assert log[1].value == e.Digit(T, "1")

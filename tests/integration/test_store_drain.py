@@ -20,6 +20,7 @@ from callrouter.core.disposition import Disposition
 from callrouter.core.records import RecordingKind
 from callrouter.errors import CallrouterError, DatabaseError
 from callrouter.store import calls, drain, recordings
+from callrouter.store.call_save import save_calls
 from callrouter.store.database import Database
 from callrouter.store.drain import Drain, LedgerPosition, get_ledger_position, open_logs, set_ledger_position
 from callrouter.store.jobs import list_jobs
@@ -120,8 +121,8 @@ async def test_an_entry_after_the_end_is_in_the_record(database: Database, journ
 
 STEPS: list[tuple[str, str]] = [
     ("append_events", "before the entries"),
-    ("save_call", "before the record"),
-    ("enqueue", "before the job"),
+    ("save_calls", "before the record"),
+    ("enqueue_all", "before the job"),
     ("_move", "before the position"),
     ("commit", "before the commit"),
     ("after", "after the commit"),
@@ -275,16 +276,15 @@ async def test_one_call_that_cannot_be_stored_keeps_no_other_out(
 ) -> None:
     whole(journal, "bad")
     whole(journal, "good")
-    original = calls.save_call
 
-    async def refuse(session: Any, record: Any) -> str:
-        if record.id == "bad":
+    async def refuse(session: Any, records: Any) -> list[str]:
+        if "bad" in [record.id for record in records]:
             await session.execute(
                 insert(session, CallEventRow).values(call_id=None, seq=None, at=None, type=None, data={})
             )
-        return await original(session, record)
+        return await save_calls(session, records)
 
-    monkeypatch.setattr(drain, "save_call", refuse)
+    monkeypatch.setattr(drain, "save_calls", refuse)
     assert await Drain(journal, database).flush(10)
     assert [call.id for call in await stored(database)] == ["good"]
     assert await events(database) == 20

@@ -10,7 +10,8 @@ from callrouter.core import notes as note
 from callrouter.core.disposition import LegResult
 from callrouter.core.records import CallRecord, Leg
 from callrouter.store import config
-from callrouter.store.calls import get_call, save_call
+from callrouter.store.call_save import save_call
+from callrouter.store.calls import get_call
 from callrouter.store.database import Database
 from callrouter.store.journal import Journal
 from callrouter.store.outbound import journal_legs, outbound_legs

@@ -15,7 +15,7 @@ from callrouter.core.blocks import Block, block_list
 from callrouter.core.routing import build_table
 from callrouter.errors import InputError
 from callrouter.runtime.configuration import failsafe_blocks
-from callrouter.store.calls import save_call
+from callrouter.store.call_save import save_call
 from callrouter.store.database import Database
 from tests.builders import CALLER, T0, arrived, company, run, snapshot
 from tests.unit.cli_home import Cli, acme, cli, upgraded

@@ -18,7 +18,7 @@ from callrouter.cli.call import moment
 from callrouter.core.disposition import Disposition, LegResult
 from callrouter.core.records import CallRecord, Leg, RecordingKind, RecordingRef, TraceStep
 from callrouter.errors import InputError
-from callrouter.store.calls import save_call
+from callrouter.store.call_save import save_call
 from callrouter.store.database import Database
 from callrouter.store.recordings import RecordingFile, recording_finished
 from callrouter.store.types import new_id

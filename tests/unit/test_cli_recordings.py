@@ -16,7 +16,7 @@ from callrouter.config import Settings
 from callrouter.core.records import CallRecord, RecordingKind, RecordingRef
 from callrouter.jobs.finish_recording import finish_recording
 from callrouter.media.manifest import digest
-from callrouter.store.calls import save_call
+from callrouter.store.call_save import save_call
 from callrouter.store.database import Database
 from tests.unit.cli_home import Cli, acme, cli, upgraded
 from tests.unit.test_cli_calls import START, a_call

@@ -16,7 +16,7 @@ from callrouter.core.routing import build_table
 from callrouter.core.routing_code.fields import to_snapshot
 from callrouter.core.routing_code.read import read_routing
 from callrouter.core.simulate import Answer, Inputs, Simulation, simulate
-from callrouter.store.calls import append_events, save_call
+from callrouter.store.call_save import append_events, save_call
 from callrouter.store.codec import Line, to_builtins
 from callrouter.store.database import Database
 from tests.builders import arrived, run

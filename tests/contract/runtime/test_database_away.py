@@ -9,7 +9,7 @@ import shutil
 import signal
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
@@ -25,7 +25,8 @@ from callrouter.core.records import CallRecord
 from callrouter.errors import SchemaError
 from callrouter.runtime.service import Server
 from callrouter.store import drain as drain_module
-from callrouter.store.calls import call_log, list_calls, save_call
+from callrouter.store.call_save import save_calls
+from callrouter.store.calls import call_log, list_calls
 from callrouter.store.database import Database
 from callrouter.store.drain import FINISH_RECORDING
 from callrouter.store.jobs import enqueue
@@ -350,16 +351,15 @@ async def test_a_transaction_that_sqlite_takes_back_by_itself_is_not_half_stored
         await until(lambda: server.parts.drain.pending == 0, "a quiet start")
         times = 0
 
-        async def full(session: AsyncSession, record: CallRecord) -> None:
+        async def full(session: AsyncSession, records: Sequence[CallRecord]) -> list[str]:
             nonlocal times
             times += 1
             if times > 3:
-                await save_call(session, record)
-                return
+                return await save_calls(session, records)
             await session.execute(text("ROLLBACK"))
             raise OperationalError("INSERT", {}, sqlite3.OperationalError("disk I/O error"))
 
-        monkeypatch.setattr(drain_module, "save_call", full)
+        monkeypatch.setattr(drain_module, "save_calls", full)
         with structlog.testing.capture_logs() as logged:
             for number in range(4):
                 await one_call(known, server, f"a-{number}")
