@@ -115,6 +115,7 @@ class AriStream:
         self._error: AriError | None = None
         self._connections = 0
         self._events = 0
+        self._bytes = 0
 
     def __repr__(self) -> str:
         return f"AriStream(app={self.app!r}, state={self._state!r}, depth={self.depth})"
@@ -148,6 +149,11 @@ class AriStream:
     @property
     def events_received(self) -> int:
         return self._events
+
+    @property
+    def bytes_received(self) -> int:
+        """Of all frames, as JSON text."""
+        return self._bytes
 
     @property
     def malformed(self) -> int:
@@ -318,8 +324,9 @@ class AriStream:
         while True:
             message = await socket.receive()
             if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
-                data = message.data
-                event = self._decoder(data if isinstance(data, bytes) else str(data).encode())
+                data = message.data if isinstance(message.data, bytes) else str(message.data).encode()
+                self._bytes += len(data)
+                event = self._decoder(data)
                 if event is None:
                     continue
                 self._events += 1

@@ -347,6 +347,7 @@ class Server:
                 "state": self.stream.state,
                 "error": self.stream.error.message if self.stream.error else None,
                 "events": self.stream.events_received,
+                "bytes": self.stream.bytes_received,
             },
             "ami": {
                 "connected": ami.connected,
