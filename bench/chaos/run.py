@@ -21,7 +21,8 @@ import structlog
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.chaos import options
-from bench.chaos.storm import Account, Storm
+from bench.chaos.account import Account
+from bench.chaos.storm import Storm
 from tests.fixtures.installation import installation
 
 
