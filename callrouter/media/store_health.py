@@ -52,6 +52,9 @@ class StoreWatch:
 
     ANSWER_SECONDS = 5.0
     """A disk that takes longer than this (a network share that hangs) is a problem of its own."""
+    _LOOKS = 10
+    """The wait is in so many parts: a process that was stopped meanwhile wakes up in one of them, and in the others the
+    disk still has its time. Else all calls that came while it stood still would go unrecorded."""
 
     def __init__(
         self,
@@ -80,16 +83,19 @@ class StoreWatch:
         # A check that hangs keeps its thread; another one is not started behind it.
         if self._pending is None or self._pending.done():
             self._pending = asyncio.ensure_future(asyncio.to_thread(self._look))
-        try:
-            problem = await asyncio.wait_for(asyncio.shield(self._pending), self.ANSWER_SECONDS)
-        except TimeoutError:
-            where = ", ".join(str(path) for path in self._paths)
-            problem = f"the disk of {where} did not answer within {self.ANSWER_SECONDS:g} s"
+        problem = await self._answer(self._pending)
         if problem != self._problem:
             self._problem = problem
             if self._on_change is not None:
                 self._on_change(problem)
         return problem
+
+    async def _answer(self, pending: asyncio.Future[str | None]) -> str | None:
+        for _ in range(self._LOOKS):
+            if (await asyncio.wait({pending}, timeout=self.ANSWER_SECONDS / self._LOOKS))[0]:
+                return pending.result()
+        where = ", ".join(str(path) for path in self._paths)
+        return f"the disk of {where} did not answer within {self.ANSWER_SECONDS:g} s"
 
     def _look(self) -> str | None:
         try:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -118,3 +119,26 @@ async def test_disk_that_hangs_is_a_problem_and_takes_one_thread_only(
         release.set()
     monkeypatch.setattr(StoreWatch, "ANSWER_SECONDS", 10)
     assert await watch.check_now() is None
+
+
+async def test_a_process_that_stood_still_does_not_blame_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped longer than a disk may take: on waking up, the answer that came meanwhile counts."""
+    monkeypatch.setattr(StoreWatch, "ANSWER_SECONDS", 0.5)
+    begun, stopped = threading.Event(), threading.Event()
+    told: list[str | None] = []
+
+    def answers(path: Path, min_free_mb: int) -> str | None:
+        begun.set()
+        stopped.wait(10)
+        return None
+
+    watch = StoreWatch([tmp_path], 1, told.append, check=answers)
+    looking = asyncio.create_task(watch.check_now())
+    while not begun.is_set():
+        await asyncio.sleep(0)
+    stopped.set()
+    time.sleep(0.8)  # noqa: ASYNC251 - what a stopped process does
+    assert await looking is None
+    assert told == []
