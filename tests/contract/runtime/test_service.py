@@ -72,8 +72,10 @@ async def test_the_status_file_says_how_things_are_and_goes_with_the_server(worl
         await until(lambda: world.status().get("calls") == 1 and world.status()["ami"]["connected"], "the status")
         status = world.status()
         assert status["pid"] == os.getpid()
-        assert status["ari"] == {"state": "connected", "error": None, "events": status["ari"]["events"]}
-        assert status["ari"]["events"] >= 3
+        ari = status["ari"]
+        assert ari == {"state": "connected", "error": None, "events": ari["events"], "bytes": ari["bytes"]}
+        assert ari["events"] >= 3
+        assert ari["bytes"] > 100 * ari["events"], "an event is some hundred bytes of JSON"
         assert status["config_version"] == 6
         assert status["total"] == 1
         assert status["journal"]["problem"] is None
