@@ -176,6 +176,14 @@ def in_use(noun: str, name: str, uses: Sequence[str]) -> ConflictError:
     return ConflictError(f"{noun} {name!r} is in use by {shown}", hint="change or remove those first")
 
 
+def keeps_its_name(noun: str, name: str, flows: Sequence[str]) -> ConflictError:
+    """The refusal to rename what flows mention by name."""
+    return ConflictError(
+        f"{noun} {name!r} cannot change its name: flow {', '.join(flows)} rings it by name",
+        hint=f"add a {noun} of the new name, edit the flows, then remove this one",
+    )
+
+
 async def company_row(session: AsyncSession, name: str) -> CompanyRow:
     """:raises NotFoundError:"""
     row = await session.scalar(select(CompanyRow).where(CompanyRow.name == name))

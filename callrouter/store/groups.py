@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from callrouter.core.groups import checked_members
 from callrouter.core.model import Member, Strategy, TargetGroup
-from callrouter.errors import ConflictError, InputError
+from callrouter.errors import InputError
 from callrouter.store import changes as common
 from callrouter.store.companies import titled
 from callrouter.store.flows import flows_using
@@ -112,10 +112,7 @@ async def edit_group(
         await common.require_free(session, TargetGroupRow, "group", owner, values["name"])
         flows = await flows_using(session, owner, group=row.name)
         if flows:
-            raise ConflictError(
-                f"group {row.name!r} cannot change its name: flow {', '.join(flows)} rings it by name",
-                hint="add a group of the new name, edit the flows, then remove this one",
-            )
+            raise common.keeps_its_name("group", row.name, flows)
     for key, value in values.items():
         setattr(row, key, value)
     common.stamp(row, who)

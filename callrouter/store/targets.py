@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from callrouter.core import phone
 from callrouter.core.model import RecordingPolicy, Target
 from callrouter.core.outbound import called, refused_number
-from callrouter.errors import ConflictError, InputError
+from callrouter.errors import InputError
 from callrouter.store import changes as common
 from callrouter.store.companies import edit_company, titled
 from callrouter.store.flows import flows_using
@@ -150,10 +150,7 @@ async def edit_target(
         await common.require_free(session, TargetRow, "target", owner, values["name"])
         flows = await flows_using(session, owner, target=row.name)
         if flows:
-            raise ConflictError(
-                f"target {row.name!r} cannot change its name: flow {', '.join(flows)} rings it by name",
-                hint="add a target of the new name, edit the flows, then remove this one",
-            )
+            raise common.keeps_its_name("target", row.name, flows)
     for key, value in values.items():
         setattr(row, key, value)
     common.stamp(row, who)
