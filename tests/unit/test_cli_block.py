@@ -52,6 +52,14 @@ def test_blocks_are_added_listed_and_removed(acme: Cli) -> None:
     assert [each["pattern"] for each in acme.json("block", "list")] == ["anonymous"]
 
 
+def test_a_block_ends_at_its_companys_wall_clock(acme: Cli) -> None:
+    acme("block", "add", "+1900*", "--company", "acme", "--until", "2031-01-01")
+    acme("block", "add", "+1901*", "--until", "2031-01-01")
+    ends = {each["pattern"]: each["expires_at"] for each in acme.json("block", "list")}
+    assert ends["+1900*"].startswith("2031-01-01T05:00:00"), "midnight in New York"
+    assert ends["+1901*"].startswith("2031-01-01T00:00:00")
+
+
 def test_what_cannot_be_blocked(acme: Cli) -> None:
     acme("block", "add", "+1900*", "--company", "acme")
     assert "already" in acme.refusal("block", "add", "+1900*", "--company", "acme", code=4)["error"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -52,6 +53,13 @@ def test_a_company_closes_for_a_time(house: Cli) -> None:
     house("hours", "clear", "acme", "--why", "thaw")
     assert explained(house)[0] == ["open", "ana"]
     assert house.json("hours", "list") == []
+
+
+def test_a_company_closes_for_so_long(house: Cli) -> None:
+    began = time.time()
+    house("hours", "override", "acme", "closed", "--until", "2h")
+    (listed,) = house.json("hours", "list")
+    assert datetime.fromisoformat(listed["until"]).timestamp() == pytest.approx(began + 7200, abs=60)
 
 
 def test_a_flow_is_overridden_before_its_company(house: Cli) -> None:
