@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from callrouter.core.records import CallRecord, Leg, RecordingKind, RecordingRef, RecordingStatus
@@ -30,7 +30,8 @@ async def save_call(session: AsyncSession, record: CallRecord) -> str:
 async def save_calls(session: AsyncSession, records: Sequence[CallRecord]) -> list[str]:
     """Store calls, or bring them up to date; the same record again changes nothing.
 
-    What the recording job found out about a recording is kept. A call that is known under another id (by its
+    What the recording job found out about a recording is kept. One that was planned, but turned out not to be made (the
+    destination hung up on the whisper), goes. A call that is known under another id (by its
     ``uniqueid``) keeps that id.
 
     :returns: the ids they are stored under, in the same order
@@ -43,6 +44,13 @@ async def save_calls(session: AsyncSession, records: Sequence[CallRecord]) -> li
     await _upsert(session, LegRow, [_leg_values(record.id, leg) for record in records for leg in record.legs])
     recordings = [_recording_values(record.id, ref) for record in records for ref in record.recordings]
     await _upsert(session, RecordingRow, recordings)
+    await session.execute(
+        delete(RecordingRow).where(
+            RecordingRow.call_id.in_([record.id for record in records]),
+            RecordingRow.status == RecordingStatus.PENDING.value,
+            RecordingRow.id.not_in([each["id"] for each in recordings]),
+        )
+    )
     if tags := [{"call_id": record.id, "tag": _text(tag)} for record in records for tag in record.tags]:
         await session.execute(insert(session, CallTagRow.__table__).on_conflict_do_nothing(), tags)
     return [record.id for record in records]

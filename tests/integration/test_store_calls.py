@@ -14,7 +14,7 @@ from callrouter.core.disposition import Disposition, LegResult
 from callrouter.core.records import CallRecord, Leg, RecordingKind, RecordingRef, RecordingStatus, TraceStep
 from callrouter.errors import InputError, NotFoundError
 from callrouter.store import calls, config, recordings
-from callrouter.store.call_save import append_events, save_call
+from callrouter.store.call_save import append_events, save_call, save_calls
 from callrouter.store.calls import CallFilter
 from callrouter.store.codec import Line, to_builtins
 from callrouter.store.database import Database
@@ -82,6 +82,21 @@ async def test_a_record_comes_back_as_it_was_saved(database: Database) -> None:
     stored = await look(database, calls.get_call, finished().id)
     assert stored.record == finished()
     assert [each.id for each in stored.recordings] == ["r1"]
+
+
+async def test_a_recording_that_came_to_nothing_goes(database: Database) -> None:
+    call, other = finished(), record(2, recordings=(RecordingRef("r9", RecordingKind.VOICEMAIL, None, T + 4),))
+    planned = replace(call, recordings=(*call.recordings, RecordingRef("r2", RecordingKind.CONVERSATION, "l1", T + 4)))
+    made = RecordingRef("r3", RecordingKind.CONVERSATION, "l1", T + 4)
+    await do(database, save_calls, [replace(planned, recordings=(*planned.recordings, made)), other])
+    await do(database, recordings.recording_finished, "r3", FILE)
+    await do(database, save_call, call)
+    found = await look(database, calls.get_call, call.id)
+    assert [(each.id, each.status) for each in found.recordings] == [
+        ("r3", RecordingStatus.OK),
+        ("r1", RecordingStatus.PENDING),
+    ]
+    assert [each.id for each in (await look(database, calls.get_call, other.id)).recordings] == ["r9"]
 
 
 async def test_a_call_in_progress_is_brought_up_to_date(database: Database) -> None:

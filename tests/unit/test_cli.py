@@ -365,3 +365,30 @@ def test_every_error_has_an_exit_code():
         return [kind, *(each for child in kind.__subclasses__() for each in family(child))]
 
     assert all(1 <= kind.exit_code <= 4 for kind in family(CallrouterError) if not kind.__module__.startswith("tests"))
+
+
+# -- Ctrl-C ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_that_could_not_be_raised_comes_again():
+    """As while modules load: the callback of a weak reference cannot raise, and Python only tells of it."""
+    script = (
+        "import sys, time, weakref\n"
+        "from callrouter import cli\n"
+        "class Thing: pass\n"
+        "def ctrl_c(_): raise KeyboardInterrupt\n"
+        "sys.unraisablehook = cli._lost\n"
+        "count = 0\n"
+        "for _ in range(200):\n"
+        "    try:\n"
+        "        thing = Thing()\n"
+        "        seen = weakref.ref(thing, ctrl_c)\n"
+        "        del thing\n"
+        "        time.sleep(10)\n"
+        "        break\n"
+        "    except KeyboardInterrupt:\n"
+        "        count += 1\n"
+        "print(count)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.stderr) == ("200\n", "")
