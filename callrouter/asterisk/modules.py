@@ -56,6 +56,7 @@ MODULES: tuple[ModuleGroup, ...] = (
         ),
         ("app_softhangup", "func_hangupcause", "func_global", "func_dialplan", "res_musiconhold"),
     ),
+    ModuleGroup("Prompts recorded by telephone.", ("app_record", "app_read")),
     ModuleGroup(
         "ARI: the controller's events and requests.",
         (

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # loaded when there is something to render
 Files = dict[str, str]
 """Relative path → text."""
 
-FIXED_DIALPLANS = ("entry.conf", "talk.conf", "failsafe.conf")
+FIXED_DIALPLANS = ("entry.conf", "talk.conf", "failsafe.conf", "prompt.conf")
 EMPTY_FILES = (
     "acl.conf", "ccss.conf", "geolocation.conf", "pjproject.conf", "statsd.conf", "udptl.conf",
     "websocket_client.conf",

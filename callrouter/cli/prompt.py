@@ -19,6 +19,7 @@ from callrouter.cli.options import (
     why_option,
     yes_option,
 )
+from callrouter.cli.prompt_record import record
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -68,6 +69,9 @@ def _take(app: App, file: Path) -> Upload:
 
     speaker = EspeakSpeaker(app.settings.speech_voice, app.settings.speech_rate)
     return PromptLibrary(app.settings.prompts_dir, speaker).take_upload(file)
+
+
+prompt.add_command(record)
 
 
 @prompt.command("list", examples="callrouter prompt list --company acme")

@@ -185,15 +185,16 @@ class PromptLibrary:
         """Take a sound file into the library, off the event loop. See ``take_upload``."""
         return await asyncio.to_thread(self.take_upload, source)
 
-    def take_upload(self, source: Path | bytes) -> Upload:
+    def take_upload(self, source: Path | bytes, what: str = "the upload") -> Upload:
         """Keep a sound file and convert it once.
 
+        :param what: what bytes are called in an error
         :raises PromptError: no audio, damaged, silent, too long; says what the file seems to be
         """
         from callrouter.media import uploads
         from callrouter.media.audio import TELEPHONE_RATE
 
-        name = "the upload" if isinstance(source, bytes) else source.name
+        name = what if isinstance(source, bytes) else source.name
         data = source if isinstance(source, bytes) else uploads.read_upload(source)
         samples = uploads.decode(data, name)
         sha256 = hashlib.sha256(data).hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from callrouter.asterisk.ari import AriClient
 from callrouter.core import actions as a
 from callrouter.core.flow.nodes import Prompt
 from callrouter.errors import AmiError, AriError
+from callrouter.media.beep import beep
 
 log = structlog.get_logger(__name__)
 
@@ -25,8 +25,6 @@ FAILSAFE_REASON = {"CR_FS_REASON": "CONTROLLER"}
 ULAW_BYTES_PER_SECOND = 8000
 SILENT_CAUSE = 102
 """Q.850 "recovery on timer expiry", given to a leg that shows no sign of life."""
-BEEP_HZ = 1000
-BEEP_SECONDS = 0.4
 
 
 class Prompts(Protocol):
@@ -193,14 +191,13 @@ class Executor:
 
     async def _record(self, channel: str, action: a.Record) -> None:
         if action.beep:
-            # Asterisk's own beep is in a package of sounds that need not be there, and without it nothing is recorded.
             # What is asked of a channel is done in turn: the recording begins when this has been played.
             try:
-                beep = await asyncio.to_thread(_beep, self._prompts.directory)
+                tone = await asyncio.to_thread(beep, self._prompts.directory)
             except OSError as exc:  # a message without a beep before it is better than none
                 log.warning("beep_not_made", reason=str(exc))
             else:
-                await self._ari.play(channel, f"{action.recording_id}-beep", [f"sound:{beep}"])
+                await self._ari.play(channel, f"{action.recording_id}-beep", [f"sound:{tone}"])
         await self._ari.record(
             channel,
             action.recording_id,
@@ -219,24 +216,6 @@ def _trunks_first(branches: Sequence[a.Branch]) -> list[a.Branch]:
 
 
 _TERMINATORS: dict[str, Literal["none", "any", "*", "#"]] = {"": "none", "any": "any", "*": "*", "#": "#"}
-
-
-def _beep(directory: Path) -> Path:
-    """What a caller hears before speaking a message, without extension; made once."""
-    path = directory / "beep"
-    file = path.with_suffix(".ulaw")
-    if not file.exists():
-        # They take long to load, and a server has to be quick to start.
-        import numpy as np
-        import soundfile
-
-        directory.mkdir(parents=True, exist_ok=True)
-        moments = np.arange(int(BEEP_SECONDS * ULAW_BYTES_PER_SECOND)) / ULAW_BYTES_PER_SECOND
-        temporary = directory / f"beep.{threading.get_ident()}.new"
-        samples = 0.3 * np.sin(2 * np.pi * BEEP_HZ * moments)
-        soundfile.write(temporary, samples, ULAW_BYTES_PER_SECOND, subtype="ULAW", format="RAW")
-        temporary.replace(file)
-    return path
 
 
 def _seconds(path: Path) -> float:
