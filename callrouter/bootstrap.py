@@ -23,8 +23,8 @@ from callrouter.asterisk.render import make_directories
 from callrouter.asterisk.secrets import load_secrets
 from callrouter.config import Settings
 from callrouter.errors import AriError
+from callrouter.media.piper import speaker_of
 from callrouter.media.prompts import PromptLibrary
-from callrouter.media.speech import EspeakSpeaker
 from callrouter.media.store_health import StoreWatch
 from callrouter.runtime.callers import Callers
 from callrouter.runtime.configuration import Configuration, trunks_in_force
@@ -52,8 +52,7 @@ DISPOSE_SECONDS = 5.0
 
 def prompt_library(settings: Settings) -> PromptLibrary:
     """Where prompts are found and made."""
-    speaker = EspeakSpeaker(settings.speech_voice, settings.speech_rate, settings.language_voices)
-    return PromptLibrary(settings.prompts_dir, speaker)
+    return PromptLibrary(settings.prompts_dir, speaker_of(settings))
 
 
 @asynccontextmanager

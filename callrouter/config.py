@@ -82,6 +82,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             pattern="^([a-z]{2,3}(-[a-z0-9]+)*=[A-Za-z][A-Za-z0-9_+/-]*(, *|$))*$",
         ),
     ] = ""
+    piper_voices: Annotated[
+        str,
+        _doc(
+            "Languages that piper speaks in place of espeak-ng, and its models, like en=/srv/en_US-joe-medium.onnx.",
+            pattern="^([a-z]{2,3}(-[a-z0-9]+)*=[^,=]+(, *|$))*$",
+        ),
+    ] = ""
+    piper_program: Annotated[str, _doc("The piper program: a name on the PATH, or a path.")] = "piper"
     speech_rate: Annotated[int, _doc("Words per minute of prompts given as text.", ge=80, le=400)] = 150
     max_call_seconds: Annotated[int, _doc("A call is ended after this many seconds; 0: never.", ge=0)] = 14400
     simulator: Annotated[
@@ -103,6 +111,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """``speech_voices`` by language."""
         pairs = (each.split("=") for each in self.speech_voices.replace(" ", "").split(",") if each)
         return dict(pairs)
+
+    @property
+    def piper_models(self) -> dict[str, Path]:
+        """``piper_voices`` by language."""
+        pairs = (each.strip().split("=") for each in self.piper_voices.split(",") if each.strip())
+        return {language: Path(path.strip()).expanduser() for language, path in pairs}
 
     # -- places below home -------------------------------------------------------------------------------------------
 

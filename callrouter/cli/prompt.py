@@ -64,11 +64,10 @@ def _take(app: App, file: Path) -> Upload:
 
     :raises PromptError: it is no audio
     """
+    from callrouter.media.piper import speaker_of
     from callrouter.media.prompts import PromptLibrary
-    from callrouter.media.speech import EspeakSpeaker
 
-    speaker = EspeakSpeaker(app.settings.speech_voice, app.settings.speech_rate)
-    return PromptLibrary(app.settings.prompts_dir, speaker).take_upload(file)
+    return PromptLibrary(app.settings.prompts_dir, speaker_of(app.settings)).take_upload(file)
 
 
 prompt.add_command(record)

@@ -66,14 +66,12 @@ def record(
     TARGET rings. Who answers speaks after the tone and presses pound, hears the recording, and keeps it by 1 or by
     hanging up, or records again by 2. Asterisk must be running.
     """
+    from callrouter.media.piper import speaker_of
     from callrouter.media.prompts import PromptLibrary
-    from callrouter.media.speech import EspeakSpeaker
     from callrouter.store.config import add_prompt, edit_prompt
 
     wanted = app.read(lambda session: _wanted(session, name, target, company, replace=replace))
-    settings = app.settings
-    speaker = EspeakSpeaker(settings.speech_voice, settings.speech_rate, settings.language_voices)
-    library = PromptLibrary(settings.prompts_dir, speaker)
+    library = PromptLibrary(app.settings.prompts_dir, speaker_of(app.settings))
     output.say(f"ringing {wanted.target} …", err=True)
     with app.quiet():
         sound = interrupt.run(lambda: _recorded(app, library, wanted, seconds, ring))

@@ -143,13 +143,15 @@ def recordings(settings: Settings) -> Check:
 def speech(settings: Settings) -> Check:
     """Prompts given as text can be spoken."""
     from callrouter.errors import PromptError
-    from callrouter.media.speech import EspeakSpeaker
+    from callrouter.media.piper import speaker_of
 
+    speaker = speaker_of(settings)
     try:
-        EspeakSpeaker(settings.speech_voice, settings.speech_rate).speak("one")
+        for each in (speaker, *(speaker.in_language(language) for language in settings.piper_models)):
+            each.speak("one")
     except PromptError as exc:
         return fail("speech", exc.message, cause="prompts given as text cannot be made", mend=exc.hint)
-    return ok("speech", f"espeak-ng, voice {settings.speech_voice}")
+    return ok("speech", f"by {speaker.name}")
 
 
 def server(settings: Settings, now: float | None = None) -> Check:

@@ -41,7 +41,7 @@ def test_every_setting_can_stand_in_the_environment_and_in_the_file(tmp_path: Pa
         "home": str(tmp_path), "recording_format": "opus", "log_level": "debug", "log_format": "json", "country": "DE",
         "ari_app": "another", "simulator": False, "speech_rate": 200, "recording_min_free_mb": 7,
         "sip_tls_verify": False, "reconcile_at": "04:10",
-        "speech_voices": "es=es-419,pt=pt-br",
+        "speech_voices": "es=es-419,pt=pt-br", "piper_voices": "en=/srv/a.onnx, pt-br=/srv/b.onnx",
     }  # fmt: skip
     defaults = load_settings(environ={}, home=str(tmp_path))
     values: dict[str, Any] = {}
