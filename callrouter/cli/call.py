@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from callrouter.core.records import Consent
     from callrouter.store.calls import CallFilter, CallRow, StoredCall
     from callrouter.store.recordings import StoredRecording
 
@@ -175,7 +176,13 @@ def call_json(row: CallRow) -> dict[str, Any]:
     shown |= {name: output.iso(getattr(row, name)) for name in ("started_at", "answered_at", "ended_at")}
     shown["recordings"] = [recording_json(recording) for recording in row.recordings]
     shown["duration"] = row.duration
+    shown["values"] = dict(row.values)
+    shown["consent"] = consent_json(row.consent)
     return shown
+
+
+def consent_json(consent: Consent | None) -> dict[str, Any] | None:
+    return {**output.plain(consent), "at": output.iso(consent.at)} if consent is not None else None
 
 
 def recording_json(recording: StoredRecording) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from callrouter.cli import output
-from callrouter.cli.call import call_cells, call_json, recording_json
+from callrouter.cli.call import call_cells, call_json, consent_json, recording_json
 from callrouter.core.disposition import cause_text
 from callrouter.core.outbound import amount
 
@@ -30,8 +30,7 @@ def stored_json(call: StoredCall) -> dict[str, Any]:
     shown: dict[str, Any] = output.plain(record)
     shown |= {name: output.iso(getattr(record, name)) for name in ("started_at", "answered_at", "ended_at")}
     times = ("started_at", "ringing_at", "answered_at", "ended_at")
-    if record.consent is not None:
-        shown["consent"] = {**output.plain(record.consent), "at": output.iso(record.consent.at)}
+    shown["consent"] = consent_json(record.consent)
     shown["values"] = dict(record.values)
     shown["legs"] = [
         {**output.plain(leg), "ring_seconds": leg.ring_seconds, "talk_seconds": leg.talk_seconds}

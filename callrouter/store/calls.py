@@ -111,6 +111,13 @@ class CallRow:
     path: tuple[str, ...]
     recording_problem: str | None
     recordings: tuple[StoredRecording, ...] = ()
+    privacy: str | None = None
+    diverted_from: str | None = None
+    verstat: str | None = None
+    tags: tuple[str, ...] = ()
+    values: tuple[tuple[str, str], ...] = ()
+    language: str | None = None
+    consent: Consent | None = None
 
     @property
     def duration(self) -> float:
@@ -189,7 +196,6 @@ async def get_call(session: AsyncSession, ref: str) -> StoredCall:
     found = (await session.execute(_listing().where(CallRecordRow.id == call_id))).one()
     row: CallRecordRow = found[0]
     legs = await session.scalars(select(LegRow).where(LegRow.call_id == call_id).order_by(LegRow.seq))
-    tags = await session.scalars(select(CallTagRow.tag).where(CallTagRow.call_id == call_id).order_by(CallTagRow.tag))
     recordings = (await _recordings(session, [call_id])).get(call_id, [])
     record = CallRecord(
         **{name: getattr(row, name) for name in PLAIN},
@@ -198,7 +204,7 @@ async def get_call(session: AsyncSession, ref: str) -> StoredCall:
         ended_at=to_seconds(row.ended_at),
         disposition=Disposition(row.disposition) if row.disposition else None,
         consent=_consent_value(row.consent),
-        tags=tuple(tags),
+        tags=tuple((await _tags(session, [call_id])).get(call_id, ())),
         values=tuple((row.set_values or {}).items()),
         path=tuple(row.path),
         legs=tuple(_leg_value(leg) for leg in legs),
@@ -267,7 +273,8 @@ def _listing() -> Select[CallRecordRow, str, str, str]:
 
 async def _rows(session: AsyncSession, statement: Select[CallRecordRow, str, str, str]) -> list[CallRow]:
     found = (await session.execute(statement)).all()
-    recordings = await _recordings(session, [row.id for row, *_ in found])
+    ids = [row.id for row, *_ in found]
+    recordings, tags = await _recordings(session, ids), await _tags(session, ids)
     return [
         CallRow(
             id=row.id,
@@ -293,6 +300,13 @@ async def _rows(session: AsyncSession, statement: Select[CallRecordRow, str, str
             path=tuple(row.path),
             recording_problem=row.recording_problem,
             recordings=tuple(recordings.get(row.id, ())),
+            privacy=row.privacy,
+            diverted_from=row.diverted_from,
+            verstat=row.verstat,
+            tags=tuple(tags.get(row.id, ())),
+            values=tuple((row.set_values or {}).items()),
+            language=row.language,
+            consent=_consent_value(row.consent),
         )
         for row, company, campaign, number in found
     ]
@@ -310,6 +324,15 @@ async def _recordings(session: AsyncSession, call_ids: Sequence[str]) -> dict[st
     found: dict[str, list[StoredRecording]] = {}
     for row in rows:
         found.setdefault(row.call_id, []).append(recording_value(row))
+    return found
+
+
+async def _tags(session: AsyncSession, call_ids: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    if call_ids:
+        wanted = select(CallTagRow.call_id, CallTagRow.tag).where(CallTagRow.call_id.in_(call_ids))
+        for call_id, tag in await session.execute(wanted.order_by(CallTagRow.tag)):
+            found.setdefault(call_id, []).append(tag)
     return found
 
 

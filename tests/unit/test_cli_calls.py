@@ -16,7 +16,7 @@ import soundfile as sf
 
 from callrouter.cli.call import moment
 from callrouter.core.disposition import Disposition, LegResult
-from callrouter.core.records import CallRecord, Leg, RecordingKind, RecordingRef, TraceStep
+from callrouter.core.records import CallRecord, Consent, ConsentResponse, Leg, RecordingKind, RecordingRef, TraceStep
 from callrouter.errors import InputError
 from callrouter.store.call_save import save_call
 from callrouter.store.database import Database
@@ -165,3 +165,18 @@ def test_moments():
     for text in ("soon", "", "9999999999999d"):
         with pytest.raises(InputError):
             moment(text, zone)
+
+
+def test_a_list_says_of_a_caller_what_the_call_itself_says(acme):
+    call = a_call(
+        acme, privacy="id", diverted_from="+12025550177 (no-answer)", verstat="TN-Validation-Passed-A", language="es",
+        values=(("plan", "gold"),), tags=("lead", "sales"),
+        consent=Consent(START + 2, "desk@1/ask", "opt_in", ConsentResponse.AGREED, "6f1d", "1"),
+    )  # fmt: skip
+    store(acme, call, a_call(acme, id=new_id(), uniqueid="b", tags=()))
+    shown = acme.json("call", "show", call.id)
+    listed = {each["id"]: each for each in acme.json("call", "list")}
+    said = ("privacy", "diverted_from", "verstat", "tags", "values", "language", "consent")
+    assert {name: listed[call.id][name] for name in said} == {name: shown[name] for name in said}
+    assert listed[call.id]["values"] == {"plan": "gold"}
+    assert [(each["tags"], each["consent"]) for key, each in listed.items() if key != call.id] == [([], None)]
