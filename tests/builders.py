@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from callrouter.asterisk.ledger import LedgerRow
@@ -108,8 +109,12 @@ def snapshot(
     numbers: Sequence[TrackingNumber] | None = None,
     of: Company | None = None,
     backup: str | None = None,
+    others: Mapping[str, str] = MappingProxyType({}),
 ) -> ConfigSnapshot:
-    """One company with one campaign; its number runs ``flow`` (YAML), or rings "ana" directly without one."""
+    """One company with one campaign; its number runs ``flow`` (YAML), or rings "ana" directly without one.
+
+    :param others: further flows, by name
+    """
     if numbers is None:
         rings: dict[str, Any] = {"flow": "desk"} if flow is not None else {"target": "ana"}
         numbers = (number(backup=backup, **rings),)
@@ -120,7 +125,13 @@ def snapshot(
         trunks=(trunk(), *trunks),
         targets=tuple({one.name: one for one in (target("ana"), target("ben"), *targets)}.values()),
         numbers=tuple(numbers),
-        flows=(version(flow),) if flow is not None else (),
+        flows=(
+            *((version(flow),) if flow is not None else ()),
+            *(
+                version(text, id=f"version-{name}", flow_id=f"flow-{name}", name=name, version=1)
+                for name, text in others.items()
+            ),
+        ),
     )
 
 

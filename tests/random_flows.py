@@ -15,6 +15,7 @@ from callrouter.core.state import Session
 from tests.builders import CALL, T0, Run, arrived, company, table, target, trunk
 
 NAMES = [f"n{index}" for index in range(7)]
+FLOWS = ["desk", "night", "night", "support", "gone"]  # there is no flow gone
 TARGETS = ["ana", "ben", "cell", "eve"]  # eve is no target of the company
 CELL = target("cell", sip_uri=None, number="+12025550177", trunk="first")
 TRUNKS = (trunk("first", next_trunk="second"), trunk("second", next_trunk="first"))
@@ -42,7 +43,7 @@ def node_texts(draw: st.DrawFn, names: list[str]) -> str:
         return text if draw(st.booleans()) else ""
 
     asking = ["play", "menu", "gather", "consent", "dial", "voicemail", "hangup"]
-    match draw(st.sampled_from([*asking, "hours", "split", "geo", "caller", "tag", "set"])):
+    match draw(st.sampled_from([*asking, "hours", "split", "geo", "caller", "tag", "set", "goto_flow"])):
         case "play":
             said = draw(st.sampled_from(["[Hi, {file: x}]", "{en: Hi, es: Hola}"]))
             return f"{{type: play, prompt: {said}, next: {to()}{maybe(f', on_failed: {to()}')}}}"
@@ -95,6 +96,9 @@ def node_texts(draw: st.DrawFn, names: list[str]) -> str:
             return f"{{type: tag, tags: [x, y], next: {to()}}}"
         case "set":
             return f"{{type: set, values: {{x: y}}, next: {to()}{maybe(', language: es')}}}"
+        case "goto_flow":
+            at = maybe(f", node: {draw(st.sampled_from(NAMES[:3]))}")
+            return f"{{type: goto_flow, flow: {draw(st.sampled_from(FLOWS))}{at}}}"
     return f"{{type: hangup, cause: {draw(st.sampled_from(['normal', 'busy', 'unavailable']))}}}"
 
 
@@ -105,13 +109,24 @@ def flow_texts(draw: st.DrawFn) -> str:
     return "\n".join([f"start: {draw(st.sampled_from(names))}", "nodes:", *nodes, ""])
 
 
+def other_flows() -> st.SearchStrategy[dict[str, str]]:
+    """Flows beside the number's own, ``desk``; what they go on in may not be there."""
+    return st.fixed_dictionaries({}, optional={"night": flow_texts(), "support": flow_texts()})
+
+
 def tables() -> st.SearchStrategy[RoutingTable]:
-    """Random graphs; sometimes without a backup to go to, or none to be recorded."""
+    """Random graphs, of several flows; sometimes without a backup to go to, or none to be recorded."""
     return st.builds(
-        lambda text, backup, record: table(
-            text, backup=backup, of=company(record=RecordingPolicy.of(record)), targets=[CELL], trunks=TRUNKS
+        lambda text, others, backup, record: table(
+            text,
+            backup=backup,
+            of=company(record=RecordingPolicy.of(record)),
+            targets=[CELL],
+            trunks=TRUNKS,
+            others=others,
         ),
         flow_texts(),
+        other_flows(),
         st.sampled_from([None, "ben"]),
         st.booleans(),
     )

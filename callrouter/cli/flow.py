@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from callrouter.cli.flow_text import Inspected, Place
+    from callrouter.core.flow.nodes import Flow
     from callrouter.core.model import FlowVersion
 
 
@@ -185,6 +186,14 @@ def edit(app: App, name: str, file: str | None, company: str | None, new_name: s
         output.changed(app, f"flow {version.name} saved as version {version.version}", version)
 
 
+async def _beside(session: AsyncSession, version: FlowVersion | None, company: str | None) -> dict[str, Flow]:
+    """The saved flows of the company that a flow is of; of one in a file (None), of the one that was named."""
+    from callrouter.store.config import read_flows
+
+    owner = await only_company(session, company) if version is None else await _owner_of(session, version)
+    return await read_flows(session, owner)
+
+
 async def _owner_of(session: AsyncSession, version: FlowVersion) -> str:
     from callrouter.store.config import list_companies
 
@@ -198,7 +207,8 @@ async def _owner_of(session: AsyncSession, version: FlowVersion) -> str:
 @why_option
 @pass_app
 def rm(app: App, name: str, company: str | None, yes: bool, why: str) -> None:
-    """Remove a flow that answers no number; its versions are kept for the calls that went through them."""
+    """Remove a flow that answers no number and that no other one goes on in; its versions are kept for the calls that
+    went through them."""
     from callrouter.store.config import get_flow, remove_flow
 
     app.read(lambda session: get_flow(session, name, company))
@@ -267,15 +277,19 @@ def check(app: App, ctx: click.Context, flow: str, company: str | None) -> None:
 callrouter flow draw acme/front-desk
 callrouter flow draw acme/front-desk --format svg --output front-desk.svg
 callrouter flow draw front-desk.yaml --format mermaid
+callrouter flow draw acme/front-desk --follow
 """,
 )
 @click.argument("flow")
 @owner_option
 @click.option("--format", "style", type=click.Choice(["text", "mermaid", "svg"]), default="text", show_default=True)
 @click.option("--version", type=int, metavar="N", help="An older version.")
+@click.option("--follow", is_flag=True, help="With the saved flows that it goes on in; else each is one box.")
 @click.option("--output", "-o", "target", type=click.Path(dir_okay=False, path_type=Path), help="Write it to a file.")
 @pass_app
-def draw(app: App, flow: str, company: str | None, style: str, version: int | None, target: Path | None) -> None:
+def draw(
+    app: App, flow: str, company: str | None, style: str, version: int | None, follow: bool, target: Path | None
+) -> None:
     """Draw a flow, a saved one or a FILE, as an indented text, a Mermaid flowchart or an SVG picture."""
     from callrouter.cli.flow_text import read_text
     from callrouter.core.flow.draw import as_mermaid, as_text
@@ -283,6 +297,7 @@ def draw(app: App, flow: str, company: str | None, style: str, version: int | No
     from callrouter.core.flow.svg import as_svg
 
     if flow == "-" or Path(flow).is_file() or flow.endswith((".yaml", ".yml")):
+        saved = None
         parsed = parse_flow(read_text(flow), "flow" if flow == "-" else Path(flow).stem)
     else:
         saved = app.read(lambda session: _get(session, flow, company, version))
@@ -290,6 +305,10 @@ def draw(app: App, flow: str, company: str | None, style: str, version: int | No
             parsed = parse_flow(saved.text, saved.name)
         except FlowError as exc:
             raise FlowError(f"flow {saved.name} version {saved.version}: {exc.message}", hint=exc.hint) from exc
+    if follow:
+        from callrouter.core.flow.link import link
+
+        parsed = link(parsed, app.read(lambda session: _beside(session, saved, company)))
     drawn = {"text": as_text, "mermaid": as_mermaid, "svg": as_svg}[style](parsed)
     if target is not None:
         from callrouter.cli.files import write_whole

@@ -70,8 +70,9 @@ async def inspect(session: AsyncSession, company: str, name: str, text: str) -> 
     :raises NotFoundError: no such company
     """
     from callrouter.core.flow.check import check_flow
+    from callrouter.core.flow.link import together
     from callrouter.core.flow.parse import parse_flow
-    from callrouter.store.config import get_company, list_groups, list_prompts, list_targets
+    from callrouter.store.config import get_company, list_groups, list_prompts, list_targets, read_flows
 
     await get_company(session, company)
     try:
@@ -82,10 +83,11 @@ async def inspect(session: AsyncSession, company: str, name: str, text: str) -> 
     targets = [target.name for target in await list_targets(session, company)]
     groups = [group.name for group in await list_groups(session, company)]
     prompts = [prompt.name for prompt in await list_prompts(session, company)]
+    others = together((await read_flows(session, company)).values())
     places = []
-    for found in check_flow(flow, targets, prompts, groups):
+    for found in check_flow(flow, targets, prompts, groups, others=others):
         line, column = place_of(text, found.node, found.message)
-        places.append(Place(found.severity, found.message, found.hint, found.node, line, column))
+        places.append(Place(found.severity, found.message, found.hint, found.node or None, line, column))
     return Inspected(flow, places)
 
 

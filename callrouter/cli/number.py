@@ -129,17 +129,19 @@ def _json(number: TrackingNumber, companies: dict[str, str], campaigns: dict[str
 @pass_app
 def show(app: App, number: str, company: str | None) -> None:
     """Show a tracking number, by its digits in any spelling or its name."""
+    from callrouter.core.flow.link import led_to
     from callrouter.core.phone import pretty
-    from callrouter.store.config import get_number
+    from callrouter.store.config import get_number, read_flows
 
-    async def work(session: AsyncSession) -> tuple[TrackingNumber, dict[str, str], dict[str, str]]:
+    async def work(session: AsyncSession) -> tuple[TrackingNumber, dict[str, str], dict[str, str], tuple[str, ...]]:
         found = await get_number(session, number, company)
         _, companies, campaigns = await _listing(session, None, None)
-        return found, companies, campaigns
+        flows = await read_flows(session, companies[found.company_id]) if found.flow else {}
+        return found, companies, campaigns, led_to(found.flow or "", flows)
 
-    found, companies, campaigns = app.read(work)
+    found, companies, campaigns, further = app.read(work)
     if app.json:
-        output.emit(_json(found, companies, campaigns))
+        output.emit({**_json(found, companies, campaigns), "goes_on_in": further})
         return
     output.fields(
         [
@@ -148,6 +150,7 @@ def show(app: App, number: str, company: str | None) -> None:
             ("company", companies[found.company_id]),
             ("campaign", campaigns.get(found.campaign_id or "", "none")),
             ("answered by", _answer(found)),
+            *([("goes on in", ", ".join(f"flow {flow}" for flow in further))] if further else []),
             ("backup", found.backup or "the target, or the first one the flow dials"),
             ("active", output.yes_no(found.active)),
             ("record", found.record),

@@ -11,12 +11,10 @@ from callrouter.core import notes as note
 from callrouter.core.blocks import ANONYMOUS, NO_BLOCKS, Block, BlockList, block_list
 from callrouter.core.cdr import LogItem
 from callrouter.core.flow import nodes as n
-from callrouter.core.flow.parse import parse_flow
 from callrouter.core.flow.said import said_by
 from callrouter.core.model import FlowVersion
-from callrouter.core.routing import Entry, RoutingTable, direct_flow
+from callrouter.core.routing import Entry, Linked, RoutingTable, direct_flow, linked_flow
 from callrouter.core.state import BACKUP_LEG, HandedOver, Over, Session
-from callrouter.errors import InputError
 
 LOST = "the flow that the call began with is not at hand"
 
@@ -24,6 +22,13 @@ LOST = "the flow that the call began with is not at hand"
 def routed_in(entries: Iterable[LogItem]) -> note.Routed | None:
     """What a call's log says of its routing."""
     return next((entry for entry in entries if isinstance(entry, note.Routed)), None)
+
+
+def flow_versions_in(entries: Iterable[LogItem]) -> frozenset[str]:
+    """Ids of the versions of flows that a call began with: its own, and those that it goes on in."""
+    routed = routed_in(entries)
+    own = (routed.flow_version_id,) if routed is not None and routed.flow_version_id is not None else ()
+    return frozenset((*own, *(version_id for _, version_id in routed.flows))) if routed is not None else frozenset()
 
 
 def table_begun_with(
@@ -38,8 +43,8 @@ def table_begun_with(
     :param current: the routing in force now
     :param earlier: tables that were in force before, newest first
     :param versions: texts of flows, by the version's id
-    :returns: the table, and whether it has the flow that the call began with. It has not when neither a table nor the
-        version's text is at hand (the database is away, the number was removed): the call then goes on with today's
+    :returns: the table, and whether it has the flows that the call began with. It has not when neither a table nor the
+        versions' texts are at hand (the database is away, the number was removed): the call then goes on with today's
     """
     arrived = next((entry for entry in entries if isinstance(entry, e.CallArrived)), None)
     routed = routed_in(entries)
@@ -55,7 +60,7 @@ def table_begun_with(
         entry = table.entries.get(arrived.did)
         if entry is None or entry.number.id != routed.number_id:
             continue
-        begun = _as_begun(entry, routed.flow_version_id, entries, versions)
+        begun = _as_begun(entry, routed, entries, versions)
         if begun is not None:
             entries_then = MappingProxyType({**table.entries, arrived.did: begun})
             return replace(table, entries=entries_then, blocks=_judged(arrived, routed)), True
@@ -98,10 +103,11 @@ def _without(table: RoutingTable, did: str) -> RoutingTable:
 
 
 def _as_begun(
-    entry: Entry, version_id: str | None, entries: Sequence[LogItem], versions: Mapping[str, FlowVersion]
+    entry: Entry, routed: note.Routed, entries: Sequence[LogItem], versions: Mapping[str, FlowVersion]
 ) -> Entry | None:
-    """A number's entry with the flow it had then; who is rung by a target's name is as it is today."""
-    if version_id is not None and version_id == entry.flow_version_id:
+    """A number's entry with the flows it had then; who is rung by a target's name is as it is today."""
+    version_id = routed.flow_version_id
+    if version_id is not None and version_id == entry.flow_version_id and routed.flows == entry.flow_versions:
         return _active(entry)
     if version_id is None:
         if entry.flow_version_id is None:
@@ -110,19 +116,20 @@ def _as_begun(
         flow = direct_flow(rung) if rung is not None else None
         return _with_flow(entry, flow, "direct", None) if flow else None
     version = versions.get(version_id)
-    if version is None:
+    if version is None or any(each not in versions for _, each in routed.flows):
         return None
-    try:
-        flow = parse_flow(version.text, version.name)
-    except InputError:
-        return None
-    label = f"{version.name}@{version.version}"
-    return _with_flow(entry, flow, label, version_id)
+    # By the names that they went by then: they name each other.
+    names = {version_id: version.name, **{each: name for name, each in routed.flows}}
+    own = names[version_id]
+    found = linked_flow([replace(versions[each], name=name) for each, name in names.items()], own)
+    return _with_flow(entry, found[0], f"{own}@{version.version}", version_id, found[1]) if found is not None else None
 
 
-def _with_flow(entry: Entry, flow: n.Flow, label: str, version_id: str | None) -> Entry:
+def _with_flow(
+    entry: Entry, flow: n.Flow, label: str, version_id: str | None, linked: tuple[Linked, ...] = ()
+) -> Entry:
     said = said_by(flow, entry.members)
-    return _active(replace(entry, flow=flow, flow_label=label, flow_version_id=version_id, said=said))
+    return _active(replace(entry, flow=flow, flow_label=label, flow_version_id=version_id, said=said, linked=linked))
 
 
 def _active(entry: Entry) -> Entry:

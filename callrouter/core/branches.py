@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from callrouter.core import phone
 from callrouter.core.flow import nodes as n
+from callrouter.core.flow.link import home
 from callrouter.core.hours import is_open, local_time, moment_text, override_for
 from callrouter.core.identity import CallerHistory
 from callrouter.core.model import HoursOverride
@@ -31,14 +32,15 @@ def branch(session: Session, node: n.Hours | n.Split | n.Geo | n.Caller, at: flo
     """
     entry = session.entry
     assert entry is not None
+    flow, own = home(entry.flow, session.node)
     match node:
         case n.Hours():
             zone = node.timezone or entry.company.timezone
-            if (override := override_for(session.overrides, entry.flow.name, at)) is not None:
+            if (override := override_for(session.overrides, flow, at)) is not None:
                 return _overridden(node, override, zone)
             return _hours(node, zone, entry.company.country, at)
         case n.Split():
-            return split(node, f"{entry.flow.name}/{session.node}", session.caller, session.call_id)
+            return split(node, f"{flow}/{own}", session.caller, session.call_id)
         case n.Geo():
             return geo(node, session.caller, entry.company.country)
         case n.Caller():

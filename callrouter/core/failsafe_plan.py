@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from callrouter.core.flow import nodes as n
 from callrouter.core.flow.check import dialled
+from callrouter.core.flow.link import home
 from callrouter.core.hours import is_open, next_change, override_for
 from callrouter.core.routing import Destination, Entry, filled
 from callrouter.errors import InputError
@@ -105,8 +106,11 @@ def _from(entry: Entry, start: str, at: float, language: str | None, known: _Kno
                 name = node.next
             case n.Set():
                 name, language = node.next, node.language or language
+            case n.GotoFlow():
+                name = node.to
             case n.Hours():
-                name = node.on_open if _open(entry, node, at) else node.on_closed
+                assert name is not None
+                name = node.on_open if _open(entry, name, node, at) else node.on_closed
             case n.Split():
                 name = max(node.branches, key=lambda branch: branch[1])[0]
             case n.Caller():
@@ -129,10 +133,12 @@ def _from(entry: Entry, start: str, at: float, language: str | None, known: _Kno
 
 
 def _branch(entry: Entry, to: str | None, at: float, language: str | None, known: _Known) -> Alone | None:
-    """What the dialplan does in a branch; None: it comes back to where it is being followed."""
+    """What the dialplan does in a branch; None: it comes back to where it is being followed, or goes too far."""
     if to is None:
         return Alone((), (), n.HANGUP_CAUSES["normal"])
     key = (to, language)
+    if sum(alone is None for alone in known.values()) >= MAX_NODES:
+        return None  # branches within branches are followed as far as nodes are
     if key not in known:
         known[key] = None
         known[key] = _from(entry, to, at, language, known)
@@ -147,8 +153,8 @@ def _ring(entry: Entry, start: str) -> tuple[Destination, ...]:
     return tuple(known[name] for name in dict.fromkeys(names) if name in known)
 
 
-def _open(entry: Entry, node: n.Hours, at: float) -> bool:
-    if (override := override_for(entry.overrides, entry.flow.name, at)) is not None:
+def _open(entry: Entry, name: str, node: n.Hours, at: float) -> bool:
+    if (override := override_for(entry.overrides, home(entry.flow, name)[0], at)) is not None:
         return override.state == "open"
     try:
         return is_open(node.open, node.timezone or entry.company.timezone, at, entry.company.country)

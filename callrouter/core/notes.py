@@ -22,6 +22,8 @@ class Routed:
     medium: str | None = None
     flow_version_id: str | None = None
     config_version: int | None = None
+    flows: tuple[tuple[str, str], ...] = ()
+    """(name, version id) of every flow that the call can come to, its own among them; none: it goes on in no other."""
     blocked: bool = False
     """Whether the call was refused for its caller."""
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from callrouter.core.blocks import NO_BLOCKS, BlockList, block_list
 from callrouter.core.dialstring import dial_string
 from callrouter.core.flow import nodes as n
 from callrouter.core.flow.check import dialled, prompts_of, targets_of
 from callrouter.core.flow.languages import in_language
+from callrouter.core.flow.link import flows_of, home, link
 from callrouter.core.flow.parse import parse_flow
 from callrouter.core.flow.said import FlowSaid, said_by
 from callrouter.core.flow.text import fill
@@ -19,6 +20,7 @@ from callrouter.core.model import (
     CallerIdMode,
     Campaign,
     Company,
+    FlowVersion,
     HoursOverride,
     Target,
     TargetGroup,
@@ -77,6 +79,16 @@ class Destination:
 
 
 @dataclass(frozen=True, slots=True)
+class Linked:
+    """The version of a flow whose nodes a call can come to."""
+
+    name: str
+    label: str
+    """``night@2``."""
+    version_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """Everything about one tracking number."""
 
@@ -84,6 +96,7 @@ class Entry:
     company: Company
     campaign: Campaign | None
     flow: n.Flow
+    """With what it goes on in (``flow.link``)."""
     flow_label: str
     """"front-desk@3", or "direct" for a number that rings a target without a flow."""
     flow_version_id: str | None
@@ -97,9 +110,22 @@ class Entry:
     said: FlowSaid = field(default_factory=FlowSaid)
     """What ``flow`` says of recording."""
     overrides: tuple[HoursOverride, ...] = ()
-    """Of opening hours: of the company, and of this flow."""
+    """Of opening hours: of the company, and of these flows."""
     groups: Mapping[str, TargetGroup] = field(default_factory=dict)
     """The company's, by name."""
+    linked: tuple[Linked, ...] = ()
+    """The flows that ``flow`` is made of, its own first; none: it goes on in no other."""
+
+    @property
+    def flow_versions(self) -> tuple[tuple[str, str], ...]:
+        """(name, version) of each flow in ``linked``."""
+        return tuple((each.name, each.version_id) for each in self.linked)
+
+    def path(self, node: str) -> str:
+        """Where a node is: ``front-desk@3/menu``, or of another flow ``night@2/greet``."""
+        of, own = home(self.flow, node)
+        label = next((each.label for each in self.linked if each.name == of), self.flow_label)
+        return f"{label}/{own}"
 
     @property
     def members(self) -> Mapping[str, tuple[str, ...]]:
@@ -201,27 +227,20 @@ def build_table(snapshot: ConfigSnapshot) -> RoutingTable:
     groups_of: dict[str, dict[str, TargetGroup]] = {}
     for group in snapshot.groups:
         groups_of.setdefault(group.company_id, {})[group.name] = group
-    flows: dict[tuple[str, str], tuple[n.Flow | None, str, str, str | None]] = {}
-    for version in snapshot.flows:
-        label = f"{version.name}@{version.version}"
-        try:
-            flow: n.Flow | None = parse_flow(version.text, version.name)
-            problem = None
-        except InputError as exc:
-            flow, problem = None, f"flow {label} does not hold together: {exc.message}"
-        flows[version.company_id, version.name] = (flow, label, version.id, problem)
+    flows = _flows(snapshot.flows)
     uploaded: dict[str, dict[str, str]] = {}
     for company_id, name, sha256 in snapshot.prompts:
         uploaded.setdefault(company_id, {})[name] = sha256
     entries: dict[str, Entry] = {}
     for number in snapshot.numbers:
         own = destinations.get(number.company_id, {})
-        flow, label, version_id, problem = None, "direct", None, None
+        read = _Read(None, "direct", None)
         if number.flow is not None:
-            missing = (None, number.flow, None, f"flow {number.flow} does not exist")
-            flow, label, version_id, problem = flows.get((number.company_id, number.flow), missing)
+            missing = _Read(None, number.flow, None, f"flow {number.flow} does not exist")
+            read = flows.get((number.company_id, number.flow), missing)
         elif number.target not in own:
-            problem = f"target {number.target} cannot be dialled"
+            read = read._replace(problem=f"target {number.target} cannot be dialled")
+        flow, label, version_id, problem, linked = read
         groups = groups_of.get(number.company_id, {})
         backups = _backups(number, flow, own, groups)
         if flow is None:
@@ -244,8 +263,10 @@ def build_table(snapshot: ConfigSnapshot) -> RoutingTable:
             overrides=tuple(
                 each
                 for each in snapshot.overrides
-                if each.company_id == number.company_id and each.flow in (number.flow, None)
+                if each.company_id == number.company_id
+                and each.flow in (number.flow, None, *(one.name for one in linked))
             ),
+            linked=linked,
         )
     return RoutingTable(
         version=snapshot.version,
@@ -253,6 +274,50 @@ def build_table(snapshot: ConfigSnapshot) -> RoutingTable:
         country_of_trunk=MappingProxyType({trunk.name: trunk.country for trunk in snapshot.trunks}),
         blocks=block_list(snapshot.blocks),
     )
+
+
+class _Read(NamedTuple):
+    """A flow of the configuration."""
+
+    flow: n.Flow | None
+    """None: it cannot be read."""
+    label: str
+    version_id: str | None
+    problem: str | None = None
+    linked: tuple[Linked, ...] = ()
+
+
+def _flows(versions: Iterable[FlowVersion]) -> dict[tuple[str, str], _Read]:
+    """Each flow, linked with those that it goes on in; by company and name."""
+    found: dict[tuple[str, str], _Read] = {}
+    parsed: dict[str, dict[str, n.Flow]] = {}
+    labels: dict[tuple[str, str], Linked] = {}
+    for version in versions:
+        key, label = (version.company_id, version.name), f"{version.name}@{version.version}"
+        labels[key] = Linked(version.name, label, version.id)
+        try:
+            flow = parsed.setdefault(version.company_id, {})[version.name] = parse_flow(version.text, version.name)
+            found[key] = _Read(flow, label, version.id)
+        except InputError as exc:
+            found[key] = _Read(None, label, version.id, f"flow {label} does not hold together: {exc.message}")
+    for (company_id, name), read in found.items():
+        if read.flow is not None:
+            flow = link(read.flow, parsed[company_id])
+            names = flows_of(flow)
+            linked = tuple(labels[company_id, each] for each in names) if len(names) > 1 else ()
+            found[company_id, name] = read._replace(flow=flow, linked=linked)
+    return found
+
+
+def linked_flow(versions: Iterable[FlowVersion], name: str) -> tuple[n.Flow, tuple[Linked, ...]] | None:
+    """A flow of some versions, with those that it goes on in; None: one of them cannot be read.
+
+    :param versions: of one company
+    :param name: of one of them
+    """
+    found = {each: read for (_, each), read in _flows(versions).items()}
+    flow, linked = found[name].flow, found[name].linked
+    return (flow, linked) if flow is not None and all(read.flow is not None for read in found.values()) else None
 
 
 def direct_flow(target: str) -> n.Flow:

@@ -169,6 +169,7 @@ def _arrive(session: Session, event: e.CallArrived, table: RoutingTable) -> Step
         medium=entry.campaign.medium if entry and entry.campaign else None,
         flow_version_id=entry.flow_version_id if entry else None,
         config_version=table.version,
+        flows=entry.flow_versions if entry else (),
         blocked=isinstance(decision, Reject) and decision.blocked,
     )
     session = replace(

@@ -216,7 +216,9 @@ class Session:
 
     @property
     def path(self) -> str:
-        """Where the call stands, for the trace: ``front-desk@3/menu``."""
+        """Where the call stands, for the trace: ``front-desk@3/menu``, ``night@2/greet`` in a flow it went on in."""
+        if self.entry is not None and self.node:
+            return self.entry.path(self.node)
         label = self.entry.flow_label if self.entry else "routing"
         return f"{label}/{self.node}" if self.node else label
 

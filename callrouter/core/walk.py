@@ -15,8 +15,8 @@ from callrouter.core.records import ConsentResponse, RecordingKind
 from callrouter.core.routing import filled
 from callrouter.core.state import Calling, Choosing, Due, HandedOver, Leaving, Saying, Session, Step, Taking
 
-MAX_VISITS = 200
-"""Nodes a call may pass; a flow that goes round beyond that rings its backup destination."""
+MAX_VISITS = n.MAX_VISITS
+"""Nodes a call may pass, in all flows; one that goes round beyond that rings its backup destination."""
 
 BACKUP = "(backup)"
 """Node name of the backup destination in paths."""
@@ -82,6 +82,10 @@ def enter(session: Session, name: str, at: float, why: str) -> Step:
             assigned = note.Assigned(at, session.path, node.values, node.language)
             session = replace(session, language=node.language or session.language)
             return visited.then(Step(session, notes=(assigned,))).then(enter(session, node.next, at, "next"))
+        case n.GotoFlow(to=str(to)):
+            return visited.then(enter(session, to, at, f"goes on in flow {node.flow}"))
+        case n.GotoFlow():
+            return visited.then(ring_backup(session, at, f"there is no way to go on in flow {node.flow}"))
         case n.Hangup():
             return visited.then(hang_up(session, n.HANGUP_CAUSES[node.cause], f"the flow ended at {name}"))
 

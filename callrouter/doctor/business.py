@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from callrouter.config import Settings
@@ -13,7 +14,8 @@ from callrouter.errors import CallrouterError, FlowError
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from callrouter.core.model import Trunk
+    from callrouter.core.flow.link import Flows
+    from callrouter.core.model import FlowVersion, Trunk
 
 T = TypeVar("T")
 
@@ -123,10 +125,12 @@ async def numbers(settings: Settings) -> list[Check]:
                 )
             )
     companies = {company.id: company.name for company in config.companies}
+    parsed = {company_id: _parsed(config.flows, company_id) for company_id in companies}
     for flow in config.flows:
         found += _flow(
-            f"{companies[flow.company_id]}/{flow.name}",
-            flow.text,
+            companies[flow.company_id],
+            flow,
+            parsed[flow.company_id],
             [target.name for target in config.targets if target.company_id == flow.company_id],
             [name for company_id, name, _ in config.prompts if company_id == flow.company_id],
             [group.name for group in config.groups if group.company_id == flow.company_id],
@@ -134,16 +138,41 @@ async def numbers(settings: Settings) -> list[Check]:
     return found or [ok("numbers", f"{len(config.numbers)}, all answered")]
 
 
-def _flow(name: str, text: str, targets: list[str], prompts: list[str], groups: list[str]) -> list[Check]:
+def _parsed(versions: Iterable[FlowVersion], company_id: str) -> Flows:
+    """Those of a company's flows that can be read."""
+    from callrouter.core.flow.link import together
+    from callrouter.core.flow.parse import parse_flow
+
+    found = []
+    for version in versions:
+        if version.company_id == company_id:
+            with contextlib.suppress(FlowError):
+                found.append(parse_flow(version.text, version.name))
+    return together(found)
+
+
+def _flow(
+    company: str,
+    flow: FlowVersion,
+    flows: Flows,
+    targets: list[str],
+    prompts: list[str],
+    groups: list[str],
+) -> list[Check]:
     from callrouter.core.flow.check import check_flow
     from callrouter.core.flow.parse import parse_flow
 
+    name = f"{company}/{flow.name}"
     try:
-        findings = check_flow(parse_flow(text, name), targets, prompts, groups)
+        findings = check_flow(parse_flow(flow.text, flow.name), targets, prompts, groups, others=flows)
     except FlowError as exc:
         return [fail(f"flow {name}", exc.message, mend=f"callrouter flow edit {name}")]
     made = {"error": fail, "warning": warn}
     return [
-        made[each.severity](f"flow {name}", f"node {each.node!r} {each.message}", mend=f"callrouter flow edit {name}")
+        made[each.severity](
+            f"flow {name}",
+            f"node {each.node!r} {each.message}" if each.node else each.message,
+            mend=f"callrouter flow edit {name}",
+        )
         for each in findings
     ]

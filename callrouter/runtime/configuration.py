@@ -23,6 +23,7 @@ from callrouter.asterisk.render import FAILSAFE_FILE
 from callrouter.config import Settings
 from callrouter.core.blocks import ANONYMOUS, REJECTED
 from callrouter.core.failsafe_plan import failsafe_windows
+from callrouter.core.flow.link import gaps
 from callrouter.core.flow.nodes import HANGUP_CAUSES
 from callrouter.core.model import Trunk
 from callrouter.core.recording_policy import consent_needed, said_alone
@@ -151,7 +152,9 @@ class Configuration:
         """
         table = build_table(snapshot)
         problems = [
-            ConfigurationProblem(entry.number.e164, entry.problem) for entry in table.entries.values() if entry.problem
+            ConfigurationProblem(entry.number.e164, problem)
+            for entry in table.entries.values()
+            for problem in ([entry.problem] if entry.problem else gaps(entry.flow))
         ]
         problems += await self._make_ready(snapshot, table)
         problems += await self._write_failsafe(table)

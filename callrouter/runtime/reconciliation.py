@@ -16,7 +16,7 @@ import uuid_utils
 from callrouter.asterisk.cel import CelCall, calls_in, named
 from callrouter.asterisk.ledger import LedgerRow, read_ledger
 from callrouter.config import Settings
-from callrouter.core.begun import routed_in, table_begun_with
+from callrouter.core.begun import flow_versions_in, table_begun_with
 from callrouter.core.cdr import LogItem
 from callrouter.core.phone import normalize_caller, normalize_dialled
 from callrouter.core.reconcile import (
@@ -222,9 +222,8 @@ class Repairs:
             entries = items(await call_log(session, call_id))
             if not entries:
                 return False
-            said = routed_in(entries)
-            version = await get_flow_version(session, said.flow_version_id) if said and said.flow_version_id else None
-            versions = {version.id: version} if version is not None else {}
+            found = [await get_flow_version(session, version_id) for version_id in sorted(flow_versions_in(entries))]
+            versions = {version.id: version for version in found if version is not None}
             table, same = table_begun_with(entries, self._table, (), versions)
             added = _Entries()
             close_log(call_id, entries, table, self._row(finding.uniqueid or ""), added, same=same)

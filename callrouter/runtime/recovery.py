@@ -21,7 +21,7 @@ from callrouter.asterisk.ledger import LedgerRow
 from callrouter.asterisk.render import SPOOL_SIGN
 from callrouter.core import events as e
 from callrouter.core import notes as note
-from callrouter.core.begun import LOST, routed_in, stranded, table_begun_with
+from callrouter.core.begun import LOST, flow_versions_in, routed_in, stranded, table_begun_with
 from callrouter.core.cdr import LogItem
 from callrouter.core.disposition import Disposition
 from callrouter.core.model import FlowVersion
@@ -272,11 +272,11 @@ async def begun_with(
     earlier = [build_table(last_run)] if moved and last_run is not None else []
     versions: dict[str, FlowVersion] = {}
     if moved and database is not None:
-        wanted = {said.flow_version_id for log in logs.values() if (said := routed_in(log)) is not None}
+        wanted = {version_id for log in logs.values() for version_id in flow_versions_in(log)}
         with contextlib.suppress(DatabaseError):
             async with database.session(read_only=True) as session:
-                for version_id in wanted - {None}:
-                    if (found := await get_flow_version(session, str(version_id))) is not None:
+                for version_id in sorted(wanted):
+                    if (found := await get_flow_version(session, version_id)) is not None:
                         versions[found.id] = found
 
     def find(entries: Sequence[LogItem]) -> tuple[RoutingTable, bool]:

@@ -176,10 +176,13 @@ def in_use(noun: str, name: str, uses: Sequence[str]) -> ConflictError:
     return ConflictError(f"{noun} {name!r} is in use by {shown}", hint="change or remove those first")
 
 
-def keeps_its_name(noun: str, name: str, flows: Sequence[str]) -> ConflictError:
-    """The refusal to rename what flows mention by name."""
+def keeps_its_name(noun: str, name: str, flows: Sequence[str], does: str = "rings") -> ConflictError:
+    """The refusal to rename what flows mention by name.
+
+    :param does: what they do with it
+    """
     return ConflictError(
-        f"{noun} {name!r} cannot change its name: flow {', '.join(flows)} rings it by name",
+        f"{noun} {name!r} cannot change its name: flow {', '.join(flows)} {does} it by name",
         hint=f"add a {noun} of the new name, edit the flows, then remove this one",
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePath
@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from callrouter.core.flow.nodes import Dial, Flow
+from callrouter.core.flow.nodes import Dial, Flow, GotoFlow
 from callrouter.core.model import FlowVersion
 from callrouter.errors import CallrouterError, FlowError, InputError, NotFoundError
 from callrouter.store import changes as common
@@ -60,12 +60,13 @@ def prompt_value(row: PromptRow) -> UploadedPrompt:
 
 
 async def add_flow(
-    session: AsyncSession, company: str, *, name: str, text: str, who: str, why: str = ""
+    session: AsyncSession, company: str, *, name: str, text: str, who: str, why: str = "", check: bool = True
 ) -> FlowVersion:
     """Add a flow: its version 1.
 
     :param text: YAML
-    :raises FlowError: the text does not hold together, or names a target or prompt that the company does not have
+    :param check: False: the caller holds it against what the company has, when all is there (:func:`check_flows`)
+    :raises FlowError: the text does not hold together, or names a target, prompt or flow that the company does not have
     :raises InputError: the name is no slug
     :raises NotFoundError: no such company
     :raises ConflictError: the company has a flow of that name
@@ -73,7 +74,8 @@ async def add_flow(
     owner = await common.company_row(session, company)
     common.slug("flow", name)
     await common.require_free(session, FlowRow, "flow", owner, name)
-    await check_flow(session, company, name, text)
+    if check:
+        await check_flow(session, company, name, text)
     row = FlowRow(company_id=owner.id, name=name, newest=1)
     common.stamp(row, who)
     session.add(row)
@@ -138,13 +140,15 @@ async def edit_flow(
     company: str | None = None,
     who: str,
     why: str = "",
+    check: bool = True,
 ) -> FlowVersion:
     """Save a new text as the flow's next version, or change its name. The same text again makes no new version.
 
     :param changes: any of name, text
+    :param check: as for :func:`add_flow`
     :raises FlowError: as :func:`add_flow`
     :raises InputError, NotFoundError: as :func:`get_flow`
-    :raises ConflictError: the new name is taken
+    :raises ConflictError: the new name is taken, or other flows go on in this one
     """
     row, owner = await common.owned_row(session, FlowRow, "flow", company, name)
     version = await _version(session, row, None)
@@ -155,9 +159,15 @@ async def edit_flow(
         return before
     if new_name != row.name:
         await common.require_free(session, FlowRow, "flow", owner, new_name)
+        flows = await flows_using(session, owner, flow=row.name) if check else []
+        if values["text"] != version.text:
+            flows = [flow for flow in flows if flow != row.name]
+        if flows:
+            raise common.keeps_its_name("flow", row.name, flows, "goes on in")
         row.name = new_name
     if values["text"] != version.text:
-        await check_flow(session, owner.name, new_name, values["text"])
+        if check:
+            await check_flow(session, owner.name, new_name, values["text"])
         row.newest = version.version + 1
         version = FlowVersionRow(flow_id=row.id, version=row.newest, text=values["text"], created_by=who, why=why)
         session.add(version)
@@ -169,15 +179,21 @@ async def edit_flow(
     return after
 
 
-async def remove_flow(session: AsyncSession, name: str, *, company: str | None = None, who: str, why: str = "") -> None:
+async def remove_flow(
+    session: AsyncSession, name: str, *, company: str | None = None, who: str, why: str = "", check: bool = True
+) -> None:
     """Remove a flow. Its versions are kept for the calls that went through them.
 
+    :param check: as for :func:`add_flow`
     :raises NotFoundError, InputError: as :func:`get_flow`
-    :raises ConflictError: numbers are answered by it; the message names them
+    :raises ConflictError: numbers are answered by it, or flows go on in it; the message names them
     """
     row, owner = await common.owned_row(session, FlowRow, "flow", company, name)
     used = select(TrackingNumberRow).where(TrackingNumberRow.flow_id == row.id).order_by(TrackingNumberRow.name)
     uses = [f"number {number.name} ({number.e164})" for number in await session.scalars(used)]
+    if check:
+        using = await flows_using(session, owner, flow=row.name)
+        uses += [f"flow {flow}" for flow in using if flow != row.name]
     if uses:
         raise common.in_use("flow", row.name, uses)
     before = flow_value(row, await _version(session, row, None))
@@ -188,25 +204,76 @@ async def remove_flow(session: AsyncSession, name: str, *, company: str | None =
 
 
 async def check_flow(session: AsyncSession, company: str, name: str, text: str) -> Flow:
-    """Parse a flow and hold it against what the company has; nothing is saved.
+    """Parse a flow and hold it against what the company has, the flows that go on in it among it; nothing is saved.
 
-    :raises FlowError: the text does not hold together, or names a target or prompt that the company does not have
+    :raises FlowError: the text does not hold together, or names a target, prompt or flow that the company does not have
     :raises NotFoundError: no such company
     """
     # Only flows need a YAML parser: everything else loads faster without.
-    from callrouter.core.flow.check import check_flow as findings_of
     from callrouter.core.flow.parse import parse_flow
 
     owner = await common.company_row(session, company)
     flow = parse_flow(text, name)
+    await _require_whole(session, owner, [flow], await read_flows(session, company))
+    return flow
+
+
+async def check_flows(session: AsyncSession, company: str, names: Collection[str]) -> None:
+    """Hold flows, and those that go on in them, against what the company has.
+
+    :param names: of flows that were changed; some may be gone
+    :raises FlowError: as :func:`check_flow`; the first flow that something is wrong with
+    :raises NotFoundError: no such company
+    """
+    from callrouter.core.flow.link import gotos
+
+    owner = await common.company_row(session, company)
+    flows = await read_flows(session, company, names)
+    concerned = [
+        flow for name, flow in flows.items() if name in names or any(node.flow in names for _, node in gotos(flow))
+    ]
+    await _require_whole(session, owner, concerned, flows)
+
+
+async def read_flows(session: AsyncSession, company: str, needed: Collection[str] = ()) -> dict[str, Flow]:
+    """The newest versions of a company's flows, by name; without those that were saved by a version that knew other
+    nodes.
+
+    :param needed: names of flows that are not left out
+    :raises FlowError: one of ``needed`` cannot be read
+    :raises NotFoundError: no such company
+    """
+    from callrouter.core.flow.parse import parse_flow
+
+    found = {}
+    for version in await list_flows(session, company):
+        try:
+            found[version.name] = parse_flow(version.text, version.name)
+        except FlowError:
+            if version.name in needed:
+                raise
+    return found
+
+
+async def _require_whole(
+    session: AsyncSession, owner: CompanyRow, checked: Iterable[Flow], flows: Mapping[str, Flow]
+) -> None:
+    """:raises FlowError: something is wrong with one of ``checked``"""
+    from callrouter.core.flow.check import check_flow as findings_of
+    from callrouter.core.flow.link import together
+
+    others = together(flows.values())
     targets = set(await session.scalars(select(TargetRow.name).where(TargetRow.company_id == owner.id)))
     groups = set(await session.scalars(select(TargetGroupRow.name).where(TargetGroupRow.company_id == owner.id)))
     prompts = set(await session.scalars(select(PromptRow.name).where(PromptRow.company_id == owner.id)))
-    errors = [each for each in findings_of(flow, targets, prompts, groups) if each.severity == "error"]
-    if errors:
-        more = f" (and {len(errors) - 1} more; callrouter flow check shows all)" if len(errors) > 1 else ""
-        raise FlowError(f"flow {name!r}, node {errors[0].node!r}: {errors[0].message}{more}", hint=errors[0].hint)
-    return flow
+    for flow in checked:
+        errors = [
+            each for each in findings_of(flow, targets, prompts, groups, others=others) if each.severity == "error"
+        ]
+        if errors:
+            more = f" (and {len(errors) - 1} more; callrouter flow check shows all)" if len(errors) > 1 else ""
+            node = f", node {errors[0].node!r}" if errors[0].node else ""
+            raise FlowError(f"flow {flow.name!r}{node}: {errors[0].message}{more}", hint=errors[0].hint)
 
 
 async def flows_using(
@@ -216,21 +283,23 @@ async def flows_using(
     target: str | None = None,
     group: str | None = None,
     prompt: str | None = None,
+    flow: str | None = None,
 ) -> list[str]:
-    """Names of the company's flows whose newest version rings ``target`` or ``group``, or plays ``prompt``."""
+    """Names of the company's flows whose newest version rings ``target`` or ``group``, plays ``prompt``, or goes on in
+    ``flow``."""
     from callrouter.core.flow.parse import parse_flow
 
-    noun = "target" if target is not None else "group" if group is not None else "prompt"
-    wanted = (noun, target or group or prompt or "")
+    given = {"target": target, "group": group, "prompt": prompt, "flow": flow}
+    wanted = next((noun, name) for noun, name in given.items() if name is not None)
     using = []
     for row, version in await session.execute(_newest().where(FlowRow.company_id == owner.id).order_by(FlowRow.name)):
         try:
-            flow = parse_flow(version.text, row.name)
+            parsed = parse_flow(version.text, row.name)
         except CallrouterError:
             # Saved by a version that knew other nodes: whether it needs this cannot be told, so it counts as a use.
             using.append(row.name)
             continue
-        if wanted in _references(flow):
+        if wanted in _references(parsed):
             using.append(row.name)
     return using
 
@@ -350,12 +419,14 @@ async def _version(session: AsyncSession, row: FlowRow, number: int | None) -> F
 
 
 def _references(flow: Flow) -> Iterator[tuple[str, str]]:
-    """("target", "group" or "prompt", name) of everything outside of its text that a flow needs."""
+    """("target", "group", "prompt" or "flow", name) of everything outside of its text that a flow needs."""
     from callrouter.core.flow.check import prompts_of
 
     for node in flow.nodes.values():
         if isinstance(node, Dial):
             yield ("target" if node.group is None else "group"), node.rings
+        elif isinstance(node, GotoFlow):
+            yield "flow", node.flow
         for prompt in prompts_of(node):
             if prompt.file:
                 yield "prompt", prompt.file

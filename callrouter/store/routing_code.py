@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -84,18 +84,36 @@ async def apply_changes(
     why: str,
     explain: Callable[[Change, CallrouterError], CallrouterError] | None = None,
 ) -> None:
-    """Make changes, in order; in the session's transaction, so all of them or none.
+    """Make changes, in order; in the session's transaction, so all of them or none. Flows may go on in one another,
+    in any order: they are checked when all of them are there.
 
     :param explain: says of a refused change where it came from
     :raises CallrouterError: as the functions of :mod:`callrouter.store.config`
     """
-    for change in planned:
-        try:
-            await _apply(session, change, who, why)
-        except CallrouterError as exc:
-            if explain is None:
-                raise
-            raise explain(change, exc) from exc
+    made = list(planned)
+    flows: dict[str, dict[str, Change]] = {}
+    for change in made:
+        if change.key.kind == "flow":
+            flows.setdefault(change.key.company, {}).update(dict.fromkeys(_names(change), change))
+        await _explained(_apply(session, change, who, why), change, explain)
+    for company, changed in flows.items():
+        checked = store.check_flows(session, company, changed)
+        await _explained(checked, next(reversed(changed.values())), explain)
+
+
+def _names(change: Change) -> tuple[str, ...]:
+    return (change.key.name, *([str(change.values["name"])] if change.what != ADD and "name" in change.values else []))
+
+
+async def _explained(
+    work: Awaitable[None], change: Change, explain: Callable[[Change, CallrouterError], CallrouterError] | None
+) -> None:
+    try:
+        await work
+    except CallrouterError as exc:
+        if explain is None:
+            raise
+        raise explain(change, exc) from exc
 
 
 async def _apply(session: AsyncSession, change: Change, who: str, why: str) -> None:
@@ -114,15 +132,16 @@ async def _apply(session: AsyncSession, change: Change, who: str, why: str) -> N
                 await store.edit_company(session, key.name, values, who=who, why=why)
         return
     called = {"number": key.name} if key.kind == "number" else {"name": key.name}
+    later = {"check": False} if key.kind == "flow" else {}
     if change.what == ADD:
         add: Any = getattr(store, f"add_{key.kind}")
-        await add(session, key.company, **called, **values, who=who, why=why)
+        await add(session, key.company, **called, **values, who=who, why=why, **later)
     elif change.what == REMOVE:
         remove: Any = getattr(store, f"remove_{key.kind}")
-        await remove(session, key.name, company=key.company, who=who, why=why)
+        await remove(session, key.name, company=key.company, who=who, why=why, **later)
     else:
         edit: Any = getattr(store, f"edit_{key.kind}")
-        await edit(session, key.name, values, company=key.company, who=who, why=why)
+        await edit(session, key.name, values, company=key.company, who=who, why=why, **later)
 
 
 Parts = dict[str, dict[str, Any]]

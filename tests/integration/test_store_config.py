@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
+from callrouter.core import events as e
 from callrouter.core.model import CallerIdMode
+from callrouter.core.routing import build_table
 from callrouter.errors import CallrouterError, ConflictError, FlowError, InputError, NotFoundError
+from callrouter.runtime.recovery import begun_with, rebuild
 from callrouter.store import config
 from callrouter.store.config import ConfigSnapshot
 from callrouter.store.database import Database
+from tests.builders import CALL, T0, arrived, run
 
 FLOW = """
 start: ring
@@ -268,6 +272,43 @@ async def test_a_flow_keeps_all_its_versions(filled: Database) -> None:
     assert [v.flow.version for v in await look(filled, config.flow_versions, "front")] == [2, 1]
     assert await look(filled, config.get_flow, "front", version=1) == first
     assert (await look(filled, config.load_config)).flows == (second,)
+
+
+MENU = """
+start: ask
+nodes:
+  ask: {type: menu, prompt: Press 1., options: {1: on}, on_exhausted: bye}
+  on: {type: goto_flow, flow: night}
+  bye: {type: hangup}
+"""
+
+
+async def test_a_call_is_rebuilt_with_the_versions_of_all_flows_that_it_began_with(filled: Database) -> None:
+    night = await change(filled, config.add_flow, "acme", name="night", text=FLOW)
+    await change(filled, config.edit_flow, "front", {"text": MENU})
+    before = build_table(await look(filled, config.load_config))
+    (did,) = [did for did, entry in before.entries.items() if entry.number.name == "spring"]
+    call = run(before, [arrived(did=did), e.Digit(T0 + 1, "1")])
+    assert (call.session.node, call.session.path) == ("night/ring", "night@1/ring")
+
+    await change(filled, config.edit_flow, "night", {"text": FLOW.replace("start: ring", "start: bye")})
+    only_night = build_table(await look(filled, config.load_config))
+    # Both are another flow's now, and the first one's jump is gone: its old texts name the old names.
+    await change(filled, config.edit_flow, "front", {"text": FLOW})
+    await change(filled, config.edit_flow, "night", {"name": "late"})
+    await change(filled, config.edit_flow, "front", {"name": "desk"})
+    moved = build_table(await look(filled, config.load_config))
+    for now in (only_night, moved):
+        assert now.entries[did].flow_versions != before.entries[did].flow_versions
+        find = await begun_with({CALL: call.log}, now, None, filled)
+        then, same = find(call.log)
+        assert same
+        session, _ = rebuild(CALL, call.log, then)
+        assert (session.wait, session.node) == (call.session.wait, "night/ring")
+        assert session.path == "night@1/ring"
+        assert then.entries[did].linked[1].version_id == night.id
+        find = await begun_with({CALL: call.log}, now, None, None)
+        assert find(call.log) == (now, False), "without the database there are no texts"
 
 
 async def test_a_removed_flow_gives_its_name_free_and_keeps_its_text(filled: Database) -> None:

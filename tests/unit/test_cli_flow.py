@@ -158,6 +158,68 @@ def test_draw(desk, tmp_path):
     assert desk.json("flow", "draw", "desk", "--format", "svg")["drawing"].startswith("<svg")
 
 
+DESK = """\
+start: greet
+nodes:
+  greet: {type: menu, prompt: "For sales press 1.", options: {1: sales}, on_exhausted: closed}
+  sales: {type: dial, target: ana, on_busy: closed, on_no_answer: closed, on_failed: closed}
+  closed: {type: goto_flow, flow: night}
+"""
+NIGHT = """\
+start: hello
+nodes:
+  hello: {type: play, prompt: We are closed., next: leave}
+  leave: {type: voicemail, on_failed: bye}
+  bye: {type: hangup}
+"""
+
+
+def test_flows_that_go_on_in_one_another(desk, tmp_path):
+    refused = desk.refusal("flow", "edit", "desk", "-", code=2, input=DESK)
+    assert "line 5, column 35: node 'closed' goes on in 'night', which is no flow" in refused["error"]
+    desk("flow", "add", "night", "-", input=NIGHT)
+    (typo,) = desk.json("flow", "check", "-", code=1, input=DESK.replace("flow: night", "flow: nigth"))["findings"]
+    assert (typo["line"], typo["column"], typo["hint"]) == (5, 35, "did you mean 'night'?")
+    at = DESK.replace("flow: night", "flow: night, node: leav")
+    (typo,) = desk.json("flow", "check", "-", code=1, input=at)["findings"]
+    assert (typo["line"], typo["column"], typo["hint"]) == (5, 48, "did you mean 'leave'?")
+    desk("flow", "edit", "desk", "-", input=DESK.replace("flow: night", "flow: night, node: leave"))
+
+    assert "flow desk" in desk.refusal("flow", "rm", "night", "--yes", code=4)["error"]
+    renamed = desk.refusal("flow", "edit", "night", "--name", "late", code=4)
+    assert renamed["error"] == "flow 'night' cannot change its name: flow desk goes on in it by name"
+    without = NIGHT.replace("next: leave", "next: bye").replace("  leave: {type: voicemail, on_failed: bye}\n", "")
+    refused = desk.refusal("flow", "edit", "night", "-", code=2, input=without)["error"]
+    assert refused == "flow desk, node closed, goes on at 'leave', which is no node of this flow"
+    # The two may go on in each other; the second one's way back is saved last.
+    circle = NIGHT.replace("{type: hangup}", "{type: goto_flow, flow: desk}")
+    round_trip = "leave → bye → desk/greet → desk/closed → leave goes round without end"
+    assert round_trip in desk.refusal("flow", "edit", "night", "-", code=2, input=circle)["error"]
+    asked = NIGHT.replace("leave: {", "leave: {on_done: again, ") + (
+        "  again: {type: menu, prompt: Press 1., options: {1: front}, on_exhausted: bye}\n"
+        "  front: {type: goto_flow, flow: desk}\n"
+    )
+    desk("flow", "edit", "night", "-", input=asked)
+    assert "flow night" in desk.refusal("flow", "rm", "desk", "--yes", code=4)["error"]
+    assert desk.json("flow", "check", "desk")["ok"]
+
+    desk("number", "add", "+12025550100", "--flow", "desk")
+    assert "goes on in:   flow night" in desk("number", "show", "+12025550100").stdout
+    assert desk.json("number", "show", "+12025550100")["goes_on_in"] == ["night"]
+    assert "goes on in" not in desk("number", "list").stdout
+    explained = desk("route", "explain", "+12025550100").stdout
+    assert "desk@2/closed" in explained
+    assert "night@2/leave" in explained
+
+    assert "closed: go on in flow night at leave\n" in desk("flow", "draw", "desk").stdout
+    (tmp_path / "desk.yaml").write_text(DESK)
+    followed = desk("flow", "draw", tmp_path / "desk.yaml", "--follow").stdout
+    assert "next → night/hello: play “We are closed.”" in followed
+    assert "done → night/again: menu" in followed
+    assert "digit 1 → night/front: go on in flow desk" in followed
+    assert "next → greet (above)" in followed
+
+
 def boxes(svg: str) -> dict[str, tuple[float, float, float, float]]:
     """Node name → x, y, width, height."""
     space = "{http://www.w3.org/2000/svg}"

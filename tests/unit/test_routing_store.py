@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from callrouter.cli.routing_text import plan_back
 from callrouter.core.routing_code.change import Change, changes
-from callrouter.core.routing_code.fields import SECTIONS, Key, Routing
-from callrouter.errors import CallrouterError, ConflictError, NotFoundError
+from callrouter.core.routing_code.fields import SECTIONS, Key, Routing, complete
+from callrouter.errors import CallrouterError, ConflictError, FlowError, NotFoundError
 from callrouter.store import config as store
 from callrouter.store.database import Database
 from callrouter.store.routing_code import apply_changes, current_routing, routing_at
@@ -101,6 +101,72 @@ def test_what_was_renamed_is_called_as_before_and_is_the_same_thing(database):
         assert await store.list_campaigns(session) == [campaign], "calls are attributed to the same campaign"
 
     run(database, work)
+
+
+ONE = """\
+start: ask
+nodes:
+  ask: {type: menu, prompt: Press 1., options: {1: on}, on_exhausted: bye}
+  on: {type: goto_flow, flow: two, node: begin}
+  bye: {type: hangup}
+"""
+TWO = """\
+start: begin
+nodes:
+  begin: {type: dial, target: ana, on_busy: back, on_no_answer: back, on_failed: back}
+  back: {type: goto_flow, flow: one}
+"""
+
+
+def with_flows(**texts: str) -> Routing:
+    found = {Key("flow", "acme", name): {"text": text} for name, text in texts.items()}
+    return {key: complete(key.kind, values) for key, values in found.items()}
+
+
+def test_flows_that_go_on_in_each_other_are_applied_edited_removed_and_restored_together(database):
+    async def edited(session: AsyncSession) -> None:
+        await made(session)
+
+        async def apply(one: str, two: str, *, backwards: bool = False) -> list[str]:
+            _, now = await current_routing(session)
+            rest = {key: values for key, values in now.items() if key.kind != "flow"}
+            planned = plan(now, {**rest, **with_flows(one=one, two=two)})
+            await apply_changes(session, reversed(planned) if backwards else planned, who="b", why="")
+            return [change.what for change in planned]
+
+        start = [text.replace("begin", "start") for text in (ONE, TWO)]
+        assert await apply(ONE, TWO) == ["add", "add"]
+        assert await apply(*start) == ["edit", "edit"]
+        assert await apply(ONE, TWO, backwards=True) == ["edit", "edit"]
+        with pytest.raises(FlowError, match="goes on at 'begin', which is no node of flow two"):
+            await apply(ONE, start[1])
+        raise Undone
+
+    async def restored(session: AsyncSession) -> None:
+        await made(session)
+        version, before = await current_routing(session)
+        await apply_changes(session, plan(before, {**before, **with_flows(two=TWO, one=ONE)}), who="b", why="")
+        both, with_both = await current_routing(session)
+        for name in ("one", "two"):
+            with pytest.raises(ConflictError, match="in use by flow"):
+                await store.remove_flow(session, name, who="b")
+            with pytest.raises(ConflictError, match="goes on in it by name"):
+                await store.edit_flow(session, name, {"name": "other"}, who="b")
+        _, planned, _ = await plan_back(session, version)
+        assert [change.what for change in planned] == ["remove", "remove"]
+        await apply_changes(session, planned, who="c", why="back")
+        assert (await current_routing(session))[1] == before
+        _, planned, _ = await plan_back(session, both)
+        await apply_changes(session, planned, who="c", why="and forth")
+        assert (await current_routing(session))[1] == with_both
+        _, now = await current_routing(session)
+        alone = [change for change in plan(now, before) if change.key.name == "two"]
+        with pytest.raises(FlowError, match="flow 'one', node 'on': goes on in 'two', which is no flow"):
+            await apply_changes(session, alone, who="d", why="")
+
+    with pytest.raises(Undone):
+        run(database, edited)
+    run(database, restored)
 
 
 def test_prompts_and_what_the_log_does_not_know_are_told(database):

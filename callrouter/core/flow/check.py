@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from callrouter.core.flow import nodes as n
 from callrouter.core.flow.languages import in_language, languages
+from callrouter.core.flow.link import MAX_LINKED, NO_FLOWS, Flows, gotos, link
 from callrouter.core.flow.source import suggest
 from callrouter.core.flow.text import check as check_text
 from callrouter.errors import InputError
@@ -25,33 +26,49 @@ class Finding:
 
 
 def check_flow(
-    flow: n.Flow, targets: Collection[str], prompt_files: Collection[str], groups: Collection[str] = ()
+    flow: n.Flow,
+    targets: Collection[str],
+    prompt_files: Collection[str],
+    groups: Collection[str] = (),
+    *,
+    others: Flows = NO_FLOWS,
 ) -> list[Finding]:
     """Everything that is wrong with a flow, errors first.
 
     :param targets: names of the company's targets
     :param prompt_files: names of the company's uploaded prompts
     :param groups: names of the company's groups of targets
+    :param others: the company's other flows, as far as they can be read
     """
+    linked = link(flow, others.by_name)
     findings = [
         *_references(flow, targets, prompt_files, groups),
-        *_unreachable(flow),
-        *_endless(flow),
+        *_jumps(flow, others),
+        *_unreachable(flow, linked, others),
+        *_endless(flow, linked),
+        *_too_long(flow, linked, others),
         *_hidden_areas(flow),
-        *_missing_languages(flow),
-        *_blind_spots(flow),
+        *_missing_languages(flow, others),
+        *_blind_spots(linked),
     ]
     return sorted(findings, key=lambda finding: finding.severity)
 
 
 def reachable(flow: n.Flow) -> list[str]:
     """Names of the nodes a caller can reach, in breadth-first order from the start."""
-    seen = [flow.start]
-    for name in seen:
-        for _, to in n.exits(flow.nodes[name]):
-            if to is not None and to not in seen:
-                seen.append(to)
-    return seen
+    return _reached(flow, flow.start)
+
+
+def _reached(flow: n.Flow, *starts: str) -> list[str]:
+    found = list(dict.fromkeys(starts))
+    seen = set(found)
+    for name in found:
+        new = [
+            to for to in dict.fromkeys(to for _, to in n.exits(flow.nodes[name])) if to is not None and to not in seen
+        ]
+        seen.update(new)
+        found += new
+    return found
 
 
 def dialled(flow: n.Flow, members: Mapping[str, Sequence[str]] = MappingProxyType({})) -> list[str]:
@@ -113,8 +130,28 @@ def _text_findings(name: str, text: str) -> list[Finding]:
     return []
 
 
-def _unreachable(flow: n.Flow) -> list[Finding]:
-    reached = set(reachable(flow))
+def _jumps(flow: n.Flow, others: Flows) -> list[Finding]:
+    """Ways into flows or nodes that are not there: from this flow, and from others into this one."""
+    found = []
+    for name, node in gotos(flow):
+        into = flow if node.flow == flow.name else others.by_name.get(node.flow)
+        if into is None:
+            hint = suggest(node.flow, sorted(others.by_name)) or "add one: callrouter flow add"
+            found.append(Finding("error", name, f"goes on in {node.flow!r}, which is no flow", hint))
+        elif node.node is not None and node.node not in into.nodes:
+            message = f"goes on at {node.node!r}, which is no node of flow {node.flow}"
+            found.append(Finding("error", name, message, suggest(node.node, list(into.nodes))))
+    for of, name, node in others.into.get(flow.name, ()):
+        if of != flow.name and node.node is not None and node.node not in flow.nodes:
+            message = f"flow {of}, node {name}, goes on at {node.node!r}, which is no node of this flow"
+            found.append(Finding("error", "", message, "keep a node of that name, or change that flow first"))
+    return found
+
+
+def _unreachable(flow: n.Flow, linked: n.Flow, others: Flows) -> list[Finding]:
+    """Every way in counts: the start, and what other flows go on at."""
+    into = (node.node for of, _, node in others.into.get(flow.name, ()) if of != flow.name)
+    reached = set(_reached(linked, flow.start, *(name for name in into if name is not None and name in flow.nodes)))
     return [
         Finding("warning", name, "no caller ever gets here", "connect it to an exit, or remove it")
         for name in flow.nodes
@@ -122,34 +159,78 @@ def _unreachable(flow: n.Flow) -> list[Finding]:
     ]
 
 
-def _endless(flow: n.Flow) -> list[Finding]:
-    """A circle that a caller can go round without pressing a key has no end but the caller's patience."""
-    state: dict[str, str] = {}
+def _endless(flow: n.Flow, linked: n.Flow) -> list[Finding]:
+    """A circle that a caller can go round without pressing a key has no end but the caller's patience. Those that do
+    not touch this flow are matters of other ones."""
     found: list[Finding] = []
-
-    def walk(name: str, path: list[str]) -> None:
-        state[name] = "open"
-        for outcome, to in n.exits(flow.nodes[name]):
-            if to is None or n.needs_key(outcome):
-                continue
-            if state.get(to) == "open":
-                circle = " → ".join([*path[path.index(to) :], to])
-                found.append(
-                    Finding(
-                        "error",
-                        to,
-                        f"the path {circle} goes round without end unless the caller presses a key",
-                        "let one of its exits go to a node that ends the call, like hangup or voicemail",
-                    )
+    for circle in _circles(linked):
+        place = next((place for place, name in enumerate(circle) if name in flow.nodes), None)
+        if place is not None:
+            round_trip = " → ".join([*circle[place:], *circle[:place], circle[place]])
+            found.append(
+                Finding(
+                    "error",
+                    circle[place],
+                    f"the path {round_trip} goes round without end unless the caller presses a key",
+                    "let one of its exits go to a node that ends the call, like hangup or voicemail",
                 )
-            elif to not in state:
-                walk(to, [*path, to])
-        state[name] = "done"
-
-    for name in flow.nodes:
-        if name not in state:
-            walk(name, [name])
+            )
     return found
+
+
+def _circles(flow: n.Flow) -> Iterator[list[str]]:
+    """Circles of exits that take no key; of each knot of them at least one."""
+    done: set[str] = set()
+    for start in flow.nodes:
+        path: dict[str, Iterator[str]] = {} if start in done else {start: _unasked(flow, start)}
+        while path:
+            name, rest = next(reversed(path.items()))
+            to = next(rest, None)
+            if to is None:
+                done.add(name)
+                del path[name]
+            elif to in path:
+                names = list(path)
+                yield names[names.index(to) :]
+            elif to not in done:
+                path[to] = _unasked(flow, to)
+
+
+def _unasked(flow: n.Flow, name: str) -> Iterator[str]:
+    """Where a caller who presses nothing can come to from a node."""
+    return (to for outcome, to in n.exits(flow.nodes[name]) if to is not None and not n.needs_key(outcome))
+
+
+def _too_long(flow: n.Flow, linked: n.Flow, others: Flows) -> list[Finding]:
+    """More than a call can pass, or than is linked: of the flow with those that it goes on in, and of each that goes on
+    in it."""
+    found = []
+    flows = {**others.by_name, flow.name: flow}
+    for name in (flow.name, *others.leading_to(flow.name)):
+        linked = linked if name == flow.name else link(flows[name], flows)
+        whose, node = ("it", flow.start) if name == flow.name else (f"flow {name}", "")
+        if len(linked.nodes) > MAX_LINKED:
+            message = f"with the flows that it goes on in, {whose} has {len(linked.nodes)} nodes; at most {MAX_LINKED}"
+            found.append(Finding("error", node, message, "let fewer flows go on in one another"))
+        elif len(linked.nodes) > n.MAX_VISITS and (length := _longest(linked)) > n.MAX_VISITS:
+            message = f"in {whose} a caller who presses nothing could pass {length} nodes; at most {n.MAX_VISITS}"
+            found.append(Finding("error", node, message, "let it end, or ask for a key, before that"))
+    return found
+
+
+def _longest(flow: n.Flow) -> int:
+    """Nodes on the longest way from the start without a key; circles are gone round once."""
+    length: dict[str, int] = {}
+    path = {flow.start: _unasked(flow, flow.start)}
+    while path:
+        name, rest = next(reversed(path.items()))
+        to = next((each for each in rest if each not in length and each not in path), None)
+        if to is not None:
+            path[to] = _unasked(flow, to)
+            continue
+        length[name] = 1 + max((length.get(each, 0) for each in _unasked(flow, name)), default=0)
+        del path[name]
+    return length[flow.start]
 
 
 def _hidden_areas(flow: n.Flow) -> list[Finding]:
@@ -180,9 +261,12 @@ def _covers(wide: n.Area, narrow: n.Area) -> bool:
     return national and begin_with(narrow.prefixes, wide.prefixes)
 
 
-def _missing_languages(flow: n.Flow) -> list[Finding]:
-    """Prompts in several languages without one that the flow chooses: another one is heard."""
-    chosen = [node.language for node in flow.nodes.values() if isinstance(node, n.Set) and node.language]
+def _missing_languages(flow: n.Flow, others: Flows) -> list[Finding]:
+    """Prompts in several languages without one that the flow chooses, or one that goes on in it: another one is
+    heard."""
+    before = (flow, *(others.by_name[name] for name in others.leading_to(flow.name)))
+    nodes = (node for each in before for node in each.nodes.values())
+    chosen = [node.language for node in nodes if isinstance(node, n.Set) and node.language]
     found = []
     for name, node in flow.nodes.items():
         for prompt in _prompts(node):

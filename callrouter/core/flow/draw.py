@@ -36,6 +36,8 @@ def summary(node: n.Node) -> str:
         case n.Set():
             spoken = ["language " + node.language] if node.language else []
             return "set " + ", ".join([*(f"{name} = {value}" for name, value in node.values), *spoken])
+        case n.GotoFlow():
+            return f"go on in flow {node.flow}" + (f" at {node.node}" if node.node else "")
         case n.Hangup():
             return f"hang up ({node.cause})"
 
@@ -45,21 +47,17 @@ def as_text(flow: n.Flow) -> str:
     lines: list[str] = []
     drawn: set[str] = set()
 
-    def draw(name: str, outcome: str, depth: int) -> None:
-        indent = "  " * depth
-        label = f"{outcome} → " if outcome else ""
-        if name in drawn:
-            lines.append(f"{indent}{label}{name} (above)")
-            return
+    waiting: list[tuple[str | None, str, int]] = [(flow.start, "", 0)]
+    while waiting:
+        name, outcome, depth = waiting.pop()
+        lead = "  " * depth + (f"{outcome} → " if outcome else "")
+        if name is None or name in drawn:
+            lines.append(f"{lead}hang up" if name is None else f"{lead}{name} (above)")
+            continue
         drawn.add(name)
-        lines.append(f"{indent}{label}{name}: {summary(flow.nodes[name])}")
-        for exit_name, to in n.exits(flow.nodes[name]):
-            if to is None:
-                lines.append(f"{indent}  {exit_name} → hang up")
-            else:
-                draw(to, exit_name, depth + 1)
+        lines.append(f"{lead}{name}: {summary(flow.nodes[name])}")
+        waiting += [(to, exit_name, depth + 1) for exit_name, to in reversed(n.exits(flow.nodes[name]))]
 
-    draw(flow.start, "", 0)
     alone = [name for name in flow.nodes if name not in drawn]
     lines.extend(f"{name}: {summary(flow.nodes[name])} (no caller gets here)" for name in alone)
     return "\n".join(lines) + "\n"

@@ -20,6 +20,7 @@ import yaml
 from callrouter.core import phone
 from callrouter.core.disposition import Disposition, cause_text
 from callrouter.core.flow.earlier import Earlier, read_earlier
+from callrouter.core.flow.link import gaps
 from callrouter.core.flow.nodes import HANGUP_CAUSES
 from callrouter.core.flow.parse import are_keys
 from callrouter.core.flow.source import Fields, compose, fail, items, one_of, scalar, seconds, suggest, truth, words
@@ -298,17 +299,26 @@ class _Routing:
             raise case.wrong(
                 "campaign", f"there is no campaign {case.campaign!r}", suggest(case.campaign, list(campaigns))
             )
-        flows = tuple(flow for flow in self.snapshot.flows if flow.company_id == company.id)
-        if name in self.texts:
-            flows = (FlowVersion(FLOW_DID, FLOW_DID, company.id, name, 0, self.texts[name]),)
-        if name not in {flow.name for flow in flows}:
-            raise case.wrong("flow", f"there is no flow {name!r}", suggest(name, [flow.name for flow in flows]))
+        flows = {flow.name: flow for flow in self.snapshot.flows if flow.company_id == company.id}
+        if name not in self.texts and name not in flows:
+            raise case.wrong("flow", f"there is no flow {name!r}", suggest(name, list(flows)))
+        # Files stand in for saved flows of their names, also where another flow goes on in them.
+        for file in (*self.texts, *([name] if name in self.texts else [])):
+            called = _called(file)
+            flows[called] = FlowVersion(f"{FLOW_DID}-{called}", file, company.id, called, 0, self.texts[file])
+        called = _called(name) if name in self.texts else name
         campaign = campaigns.get(case.campaign or "")
-        number = TrackingNumber(FLOW_DID, company.id, FLOW_DID, name, campaign_id=campaign, flow=name)
-        table = build_table(replace(self.snapshot, numbers=(number,), flows=flows))
-        if (problem := table.entries[FLOW_DID].problem) is not None:
+        number = TrackingNumber(FLOW_DID, company.id, FLOW_DID, called, campaign_id=campaign, flow=called)
+        table = build_table(replace(self.snapshot, numbers=(number,), flows=tuple(flows.values())))
+        entry = table.entries[FLOW_DID]
+        for problem in [entry.problem] if entry.problem is not None else gaps(entry.flow):
             raise case.wrong("flow", problem)
         return table
+
+
+def _called(file: str) -> str:
+    """The name of the flow that a file stands for: ``flows/night.yaml`` is ``night``."""
+    return file.rpartition("/")[2].rpartition(".")[0] or file
 
 
 def _run(case: Case, known: _Routing, now: float) -> Outcome:

@@ -11,6 +11,9 @@ from typing import TypeAlias
 
 from callrouter.core.model import RecordingPolicy
 
+MAX_VISITS = 200
+"""Nodes that a call may pass."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -248,6 +251,17 @@ class Set:
 
 
 @dataclass(frozen=True, slots=True)
+class GotoFlow:
+    """Go on in another flow of the company."""
+
+    flow: str
+    node: str | None = None
+    """Where it begins there; None: at that flow's start."""
+    to: str | None = None
+    """The node that it leads to in a linked flow (``flow.link``); None: not linked, or there is no such node."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hangup:
     """End the call."""
 
@@ -255,7 +269,9 @@ class Hangup:
     """One of HANGUP_CAUSES."""
 
 
-Node: TypeAlias = Play | Menu | Gather | Consent | Dial | Hours | Split | Geo | Caller | Voicemail | Tag | Set | Hangup
+Node: TypeAlias = (
+    Play | Menu | Gather | Consent | Dial | Hours | Split | Geo | Caller | Voicemail | Tag | Set | GotoFlow | Hangup
+)
 
 HANGUP_CAUSES: dict[str, int] = {
     "normal": 16,
@@ -325,6 +341,8 @@ def exits(node: Node) -> tuple[tuple[str, str | None], ...]:
             return (("done", node.on_done), ("failed", node.on_failed))
         case Tag() | Set():
             return (("next", node.next),)
+        case GotoFlow():
+            return (("next", node.to),) if node.to is not None else ()
         case Hangup():
             return ()
 

@@ -307,6 +307,10 @@ def _language(node: yaml.Node, name: str) -> str:
         raise fail(node, exc.message, exc.hint) from exc
 
 
+def _goto_flow(f: Fields) -> n.GotoFlow:
+    return n.GotoFlow(flow=f.need("flow", words), node=_optional(f.get("node", words, "")))
+
+
 def _hangup(f: Fields) -> n.Hangup:
     return n.Hangup(cause=f.get("cause", one_of(tuple(n.HANGUP_CAUSES)), "normal"))
 
@@ -324,6 +328,7 @@ _READERS: dict[str, Callable[[Fields], n.Node]] = {
     "voicemail": _voicemail,
     "tag": _tag,
     "set": _set,
+    "goto_flow": _goto_flow,
     "hangup": _hangup,
 }
 

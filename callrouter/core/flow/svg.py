@@ -35,6 +35,7 @@ COLOURS: dict[type, str] = {
     n.Voicemail: "#3a94a0",
     n.Tag: "#8a8f98",
     n.Set: "#7d8496",
+    n.GotoFlow: "#565f9c",
     n.Hangup: "#b4524c",
 }
 

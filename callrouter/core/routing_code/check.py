@@ -12,6 +12,7 @@ from callrouter.core.clocks import DAY, pieces
 from callrouter.core.consent import unasked
 from callrouter.core.flow import nodes as n
 from callrouter.core.flow.check import check_flow, targets_of
+from callrouter.core.flow.link import home, together
 from callrouter.core.flow.parse import parse_flow
 from callrouter.core.flow.source import suggest
 from callrouter.core.groups import checked_members
@@ -111,17 +112,21 @@ def _group(key: Key, values: Mapping[str, Any], targets: Collection[str]) -> Ite
 def _flows(
     routing: Routing, names: Mapping[tuple[str, str], list[str]], prompts: Mapping[str, Collection[str]]
 ) -> Iterator[Problem]:
+    parsed: dict[Key, n.Flow] = {}
     for key, values in routing.items():
         if key.kind != "flow":
             continue
         try:
-            flow = parse_flow(values["text"], key.name)
+            parsed[key] = parse_flow(values["text"], key.name)
         except InputError as exc:
             yield Problem("error", key, "text", exc.message, exc.hint)
-            continue
+    companies = dict.fromkeys(key.company for key in parsed)
+    others = {name: together(each for key, each in parsed.items() if key.company == name) for name in companies}
+    for key, flow in parsed.items():
         targets, groups = (names.get((kind, key.company), []) for kind in ("target", "group"))
-        for each in check_flow(flow, targets, prompts.get(key.company, ()), groups):
-            yield Problem(each.severity, key, "text", each.message, each.hint, each.node)
+        known = prompts.get(key.company, ())
+        for found in check_flow(flow, targets, known, groups, others=others[key.company]):
+            yield Problem(found.severity, key, "text", found.message, found.hint, found.node or None)
 
 
 def _targets(routing: Routing, table: RoutingTable) -> Iterator[Problem]:
@@ -148,14 +153,15 @@ def _unasked(table: RoutingTable) -> Iterator[Problem]:
         for name in unasked(entry.flow):
             node = entry.flow.nodes[name]
             by_flow = entry.number.flow is not None and entry.problem is None
-            kind, called = ("flow", entry.flow.name) if by_flow else ("number", entry.number.e164)
+            of, own = home(entry.flow, name)
+            kind, called = ("flow", of) if by_flow else ("number", entry.number.e164)
             key = Key(kind, entry.company.name, called)
-            if (key, name) in told or not isinstance(node, n.Dial) or not _wanted(entry, name, node):
+            if (key, own) in told or not isinstance(node, n.Dial) or not _wanted(entry, name, node):
                 continue
-            told.add((key, name))
+            told.add((key, own))
             message = "it is reached without consent, which the company requires: what is said there is not recorded"
             hint = "let a consent node come before it, or say record: never"
-            yield Problem("warning", key, "text" if by_flow else "", message, hint, name if by_flow else None)
+            yield Problem("warning", key, "text" if by_flow else "", message, hint, own if by_flow else None)
 
 
 def _wanted(entry: Entry, name: str, node: n.Dial) -> bool:
@@ -218,11 +224,10 @@ def _clocks(routing: Routing, table: RoutingTable, now: float) -> Iterator[Probl
     zones: dict[str, list[ClockChange]] = {}
     told: set[tuple[Key, str]] = set()
     for entry in table.entries.values():
-        key = Key("flow", entry.company.name, entry.number.flow or "")
-        if key not in routing:
-            continue
-        for name, node in entry.flow.nodes.items():
-            if not isinstance(node, n.Hours) or (key, name) in told:
+        for where, node in entry.flow.nodes.items():
+            of, name = home(entry.flow, where)
+            key = Key("flow", entry.company.name, of)
+            if key not in routing or not isinstance(node, n.Hours) or (key, name) in told:
                 continue
             told.add((key, name))
             zone = node.timezone or entry.company.timezone

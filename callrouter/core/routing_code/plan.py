@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from callrouter.core.clocks import DAY, midnight
 from callrouter.core.flow import nodes as n
+from callrouter.core.flow.link import home
 from callrouter.core.routing import Entry, RoutingTable
 from callrouter.core.routing_code.attributes import Attribute, attributes, changed
 from callrouter.core.routing_code.callers import CallerClass, classes
@@ -154,7 +155,8 @@ class _Comparison:
         for entry in entries:
             for name, node in entry.flow.nodes.items():
                 if isinstance(node, n.Split):
-                    told = f"{entry.flow.name}/{name}: which callers fall on which branch; the percentages are compared"
+                    place = "/".join(home(entry.flow, name))
+                    told = f"{place}: which callers fall on which branch; the percentages are compared"
                     self.undecided[told] = None
 
 

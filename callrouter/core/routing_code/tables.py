@@ -132,6 +132,10 @@ class Case:
                     ref = branch(session, node, self.at).to
                 case n.Play() | n.Tag() | n.Set():
                     ref = node.next
+                case n.GotoFlow(to=str(to)):
+                    ref = to
+                case n.GotoFlow():
+                    return Other("the backup destination", ())
                 case n.Split():
                     return Chance(tuple((percent, to) for to, percent in node.branches))
                 case n.Dial():

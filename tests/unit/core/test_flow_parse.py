@@ -82,6 +82,8 @@ def said(*texts: str) -> n.Prompts:
         ),
         ("{type: tag, tags: [a b, lead, lead], next: bye}", n.Tag(("a b", "lead"), "bye")),
         ("{type: tag, tags: lead, next: bye}", n.Tag(("lead",), "bye")),
+        ("{type: goto_flow, flow: night}", n.GotoFlow("night")),
+        ("{type: goto_flow, flow: support, node: menu}", n.GotoFlow("support", "menu")),
         ("{type: hangup, cause: busy}", n.Hangup("busy")),
         ("{type: hangup}", n.Hangup("normal")),
     ],
@@ -107,7 +109,7 @@ def test_title_and_name_are_kept():
 
 
 def test_all_node_types_are_known():
-    deciding = {"hours", "split", "geo", "caller", "tag", "set"}
+    deciding = {"hours", "split", "geo", "caller", "tag", "set", "goto_flow"}
     assert set(NODE_TYPES) == {"play", "menu", "gather", "consent", "dial", "voicemail", "hangup"} | deciding
 
 
@@ -174,6 +176,10 @@ DIAL = "type: dial, target: ana, on_busy: bye, on_no_answer: bye"
         (text("a: {type: hours, open: 24/7, timezone: X/Y, on_open: a, on_closed: bye}"),
          3, 42, "no time zone", "IANA"),
         (text("a: {type: voicemail, on_failed: bye, finish_on: x}"), 3, 51, "finish_on cannot be 'x'", "known:"),
+        (text("a: {type: goto_flow}"), 3, 6, "node 'a' needs 'flow'", None),
+        (text("a: {type: goto_flow, flow: ''}"), 3, 30, "flow is empty", None),
+        (text("a: {type: goto_flow, flwo: night}"), 3, 6, "node 'a' needs 'flow'", "did you mean it by 'flwo'?"),
+        (text("a: {type: goto_flow, flow: night, next: bye}"), 3, 37, "has no field 'next'", "known: type, flow, node"),
         (text("a: {type: tag, tags: [], next: bye}"), 3, 24, "tags is empty", None),
         (text("a: {type: tag, tags: 'a,b', next: bye}"), 3, 24, "'a,b' is no tag", "without ,"),
         (text("a: {type: tag, tags: x, next: &n bye}", "b: {type: tag, tags: x, next: *n}"), 4, 33, "aliases", None),

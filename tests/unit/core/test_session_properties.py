@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 from hypothesis import given, settings
@@ -11,14 +12,16 @@ from callrouter.core import actions as a
 from callrouter.core import events as e
 from callrouter.core import notes as note
 from callrouter.core.cdr import fold
-from callrouter.core.flow.check import check_flow
+from callrouter.core.flow import nodes as n
+from callrouter.core.flow.check import Finding, check_flow
+from callrouter.core.flow.link import link, together
 from callrouter.core.flow.nodes import Gather
 from callrouter.core.flow.parse import parse_flow
 from callrouter.core.keys import masked
 from callrouter.core.session import step
 from callrouter.core.state import Calling, Choosing, Leaving, Over, Saying, Session, Step, Taking
 from callrouter.core.walk import MAX_VISITS, node_of
-from tests.builders import CALL, T0, Run, arrived, run, table
+from tests.builders import CALL, DID, T0, Run, arrived, number, run, table
 from tests.random_flows import (
     CAUSES,
     ENDINGS,
@@ -29,6 +32,7 @@ from tests.random_flows import (
     check_record,
     flow_texts,
     moves,
+    other_flows,
     tables,
 )
 
@@ -122,13 +126,13 @@ def test_whatever_happens_a_call_ends_once_and_leaves_nothing_running(
 
 
 @settings(max_examples=100, deadline=None)
-@given(flow_texts(), st.data())
-def test_a_flow_without_errors_ends_or_waits_for_a_key(text, data):
+@given(flow_texts(), other_flows(), st.data())
+def test_flows_without_errors_end_or_wait_for_a_key(text, others, data):
     """Everything is answered sensibly and no key is pressed: the call must come to its end by itself."""
-    flow = parse_flow(text, "desk")
-    if any(finding.severity == "error" for finding in check_flow(flow, TARGETS, ["x"])):
+    flows = {name: parse_flow(each, name) for name, each in {"desk": text, **others}.items()}
+    if any(errors(flow, flows) for flow in flows.values()):
         return
-    routing = table(text)
+    routing = table(text, others=others)
     result = run(routing, [arrived(history=data.draw(st.sampled_from(PASTS)))])
     at = T0
     for _ in range(MAX_VISITS * 8):
@@ -148,4 +152,70 @@ def test_a_flow_without_errors_ends_or_waits_for_a_key(text, data):
                 break
     assert isinstance(result.session.wait, Leaving)
     assert "(backup)" not in result.path
-    assert result.session.visits <= len(flow.nodes)
+    assert result.session.visits <= len(routing.entries[DID].flow.nodes)
+
+
+def errors(flow: n.Flow, flows: dict[str, n.Flow]) -> list[Finding]:
+    return [
+        each for each in check_flow(flow, TARGETS, ["x"], others=together(flows.values())) if each.severity == "error"
+    ]
+
+
+SHORT = ["a", "b", "c"]
+
+
+@st.composite
+def jumping_flows(draw: st.DrawFn) -> dict[str, str]:
+    """Three flows of three nodes that do little else than go on in each other; all names are there."""
+    names = ["desk", "night", "support"]
+
+    def node() -> str:
+        to = draw(st.sampled_from(SHORT))
+        into = f"type: goto_flow, flow: {draw(st.sampled_from(names))}"
+        menu = f"{{type: menu, prompt: P, options: {{1: {to}}}, on_exhausted: {draw(st.sampled_from(SHORT))}}}"
+        kinds = [
+            "{type: hangup}",
+            f"{{{into}}}",
+            f"{{{into}, node: {to}}}",
+            f"{{type: tag, tags: x, next: {to}}}",
+            menu,
+        ]
+        return draw(st.sampled_from(kinds))
+
+    def flow() -> str:
+        return "\n".join([f"start: {draw(st.sampled_from(SHORT))}", "nodes:", *(f"  {one}: {node()}" for one in SHORT)])
+
+    return {name: flow() for name in names}
+
+
+@settings(max_examples=300, deadline=None)
+@given(jumping_flows())
+def test_flows_that_are_refused_strand_a_caller_and_others_none(texts):
+    flows = {name: parse_flow(text, name) for name, text in texts.items()}
+    found = {name: errors(flow, flows) for name, flow in flows.items()}
+    for name, each in found.items():
+        linked = link(flows[name], flows)
+        for finding in each:
+            path = finding.message.removeprefix("the path ").partition(" goes round")[0].split(" → ")
+            assert finding.node == path[0] == path[-1]
+            for one, following in itertools.pairwise(path):
+                ways = [to for outcome, to in n.exits(linked.nodes[one]) if not n.needs_key(outcome)]
+                assert following in ways, "the path that an error names is one that a caller can go"
+    numbers = list(texts)
+    if any(found.values()):
+        # A caller who comes to the circle, wherever that begins, is in it until the call's nodes are used up.
+        begin, finding = next((name, each[0]) for name, each in found.items() if each)
+        texts[begin] = texts[begin].replace(f"start: {flows[begin].start}", f"start: {finding.node}", 1)
+        assert finding.node == parse_flow(texts[begin], begin).start
+        numbers = [begin]
+    for name in numbers:
+        rest = {each: text for each, text in texts.items() if each != "desk"}
+        routing = table(texts["desk"], others=rest, numbers=[number(flow=name)])
+        result = run(routing, [arrived()])
+        for at in range(1, MAX_VISITS * 8):
+            match result.session.wait:
+                case Saying(playback_id=ref):
+                    result.take(e.PlaybackEnded(T0 + at, ref), routing)
+                case Choosing(timer_id=ref):
+                    result.take(e.TimerFired(T0 + at, ref), routing)
+        assert ("(backup)" in result.path) == any(found.values())
