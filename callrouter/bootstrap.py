@@ -20,8 +20,9 @@ from callrouter.asterisk.doors import refuse_danger
 from callrouter.asterisk.install import AsteriskInstall, find_asterisk
 from callrouter.asterisk.process import AsteriskProcess
 from callrouter.asterisk.render import make_directories
-from callrouter.asterisk.secrets import load_secrets
+from callrouter.asterisk.secrets import load_secrets, webhook_secret
 from callrouter.config import Settings
+from callrouter.core.flow.urls import parse_hosts
 from callrouter.errors import AriError
 from callrouter.media.piper import speaker_of
 from callrouter.media.prompts import PromptLibrary
@@ -37,6 +38,7 @@ from callrouter.runtime.rotation import Rotation
 from callrouter.runtime.service import Parts, Server
 from callrouter.runtime.supervision import LedgerTail, Supervisor
 from callrouter.runtime.trunks import Trunks
+from callrouter.runtime.webhooks import Webhooks
 from callrouter.store.database import Database
 from callrouter.store.drain import FINISH_RECORDING, Drain
 from callrouter.store.journal import Journal
@@ -68,7 +70,8 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
         settings.recordings.mkdir(parents=True, exist_ok=True)
         base_url = f"http://{settings.ari_host}:{settings.ari_port}"
         password = secrets.ari.reveal()
-        async with AriClient(base_url, settings.ari_user, password) as ari:
+        webhooks = Webhooks(parse_hosts(settings.webhook_hosts), webhook_secret(settings).reveal)
+        async with AriClient(base_url, settings.ari_user, password) as ari, contextlib.aclosing(webhooks):
             ami = Ami(settings.ami_host, settings.ami_port, settings.ami_user, secrets.ami.reveal())
             journal = Journal(settings.journal_dir)
             library = prompt_library(settings)
@@ -90,6 +93,7 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
                 outbound=outbound,
                 rotation=rotation,
                 callers=callers,
+                webhooks=webhooks,
             )
             watch = StoreWatch(
                 [settings.recording_spool, settings.recordings],

@@ -96,6 +96,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         bool, _doc("Accept test calls from the built-in simulated carrier on loopback (callrouter call test).")
     ] = True
     simulator_address: Annotated[str, _doc("Loopback address the simulated carrier calls from.")] = "127.0.0.9"
+    webhook_hosts: Annotated[
+        str,
+        _doc(
+            "Web services that flows may ask, like crm.example.com, 127.0.0.1:9000; http:// before one: unencrypted.",
+            pattern=r"^((https?://)?([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?( *, *|$))*$",
+        ),
+    ] = ""
     reconcile_at: Annotated[
         str,
         _doc(

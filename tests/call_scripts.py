@@ -81,6 +81,10 @@ def short(action: a.Action) -> str:
             return f"cancel {ref(action.timer_id)}"
         case a.AskGroup():
             return f"ask {ref(action.ref)}"
+        case a.AskWebhook():
+            return f"ask {ref(action.ref)} {action.url} {action.timeout:g}"
+        case a.StopWebhook():
+            return f"stop {ref(action.ref)}"
         case a.Dial():
             return f"dial {ref(action.leg_id)} {action.target} {action.ring_seconds}"
         case a.StopLeg():
@@ -165,6 +169,20 @@ GATHER_SECRET = flow(
     "menu: {type: menu, prompt: Press 1, options: {1: bye}, on_exhausted: lost}",
     "lost: {type: hangup, cause: no-answer}",
 )
+
+CRM = "https://crm.example.com/callrouter"
+ASK_CRM_NODE = (
+    f"crm: {{type: webhook, url: '{CRM}', timeout: 1.5, branches: {{vip: sales, support: help}}, next: plain, "
+    "on_timeout: slow, on_failed: broken}"
+)
+ASK_CRM_ENDS = (
+    "sales: {type: dial, target: ana, on_busy: bye, on_no_answer: bye, on_failed: bye}",
+    "help: {type: dial, target: ben, on_busy: bye, on_no_answer: bye, on_failed: bye}",
+    "plain: {type: hangup, cause: normal}",
+    "slow: {type: hangup, cause: busy}",
+    "broken: {type: hangup, cause: congestion}",
+)
+ASK_CRM = flow("crm", ASK_CRM_NODE, *ASK_CRM_ENDS)
 
 
 def keys(text: str, at: float = 3) -> list[e.Event]:

@@ -10,6 +10,7 @@ from callrouter.core import events as e
 from callrouter.core.cdr import fold
 from callrouter.core.identity import NO_CALLS, CallerHistory
 from callrouter.core.model import RecordingPolicy
+from callrouter.core.records import Reply, WebhookResult
 from callrouter.core.routing import RoutingTable
 from callrouter.core.state import Session
 from tests.builders import CALL, T0, Run, arrived, company, table, target, trunk
@@ -25,6 +26,14 @@ KEYS = "0123456789*#"
 AREAS = ["country: US", "area_code: ['312', '212']", "prefix: '+44'", "country: [DE, GB], prefix: '+1312'"]
 
 
+REPLIES = [
+    Reply(WebhookResult.ANSWERED),
+    Reply(WebhookResult.ANSWERED, "", "vip", ("gold",), (("account", "17"),)),
+    Reply(WebhookResult.ANSWERED, "", "nobody", ("gold",)),
+    Reply(WebhookResult.TIMEOUT),
+    Reply(WebhookResult.FAILED, "it answered 500"),
+]
+"""What a web service may be answered to."""
 PASTS = [
     None,
     NO_CALLS,
@@ -43,7 +52,7 @@ def node_texts(draw: st.DrawFn, names: list[str]) -> str:
         return text if draw(st.booleans()) else ""
 
     asking = ["play", "menu", "gather", "consent", "dial", "voicemail", "hangup"]
-    match draw(st.sampled_from([*asking, "hours", "split", "geo", "caller", "tag", "set", "goto_flow"])):
+    match draw(st.sampled_from([*asking, "hours", "split", "geo", "caller", "tag", "set", "goto_flow", "webhook"])):
         case "play":
             said = draw(st.sampled_from(["[Hi, {file: x}]", "{en: Hi, es: Hola}"]))
             return f"{{type: play, prompt: {said}, next: {to()}{maybe(f', on_failed: {to()}')}}}"
@@ -89,6 +98,11 @@ def node_texts(draw: st.DrawFn, names: list[str]) -> str:
             return (
                 f"{{type: caller, on_first_time: {to()}, on_repeat: {to()}{days}{known}"
                 f"{maybe(f', on_anonymous: {to()}')}{maybe(f', on_unknown: {to()}')}}}"
+            )
+        case "webhook":
+            return (
+                f"{{type: webhook, url: 'https://crm.example.com/', next: {to()}, on_failed: {to()}"
+                f"{maybe(f', on_timeout: {to()}')}{maybe(f', branches: {{vip: {to()}}}')}}}"
             )
         case "voicemail":
             return f"{{type: voicemail, on_failed: {to()}{maybe(', greeting: Hi')}{maybe(f', on_done: {to()}')}}}"
@@ -171,6 +185,9 @@ class Move:
                 return e.DialReturned(at, ref, self.status, self.cause, None if self.flag else "no space")
             case "recording":
                 return e.RecordingEnded(at, ref, self.seconds, self.flag)
+            case "webhook":
+                url = getattr(session.wait, "url", "https://other.example.com/")
+                return e.WebhookAnswered(at, ref, session.node, url, REPLIES[self.cause % len(REPLIES)])
             case "trouble":
                 return e.RecordingTrouble(at, "disk full" if self.flag else "")
             case "failed":
@@ -186,19 +203,19 @@ class Move:
         return arrived(at)
 
     def ref(self, session: Session) -> str:
-        waits = ("playback_id", "timer_id", "leg_id", "recording_id")
+        waits = ("playback_id", "timer_id", "leg_id", "recording_id", "ref")
         current = [value for name in waits if (value := getattr(session.wait, name, ""))]
         if self.stale == 0 and current:
             return current[self.cause % len(current)]
-        odd = ["", "fs-1", "fs-2", "other-p1", *(f"{CALL}-{kind}{session.counter + 1}" for kind in "ptlm")]
+        odd = ["", "fs-1", "fs-2", "other-p1", *(f"{CALL}-{kind}{session.counter + 1}" for kind in "ptlmw")]
         odd += [
-            f"{CALL}-{kind}{count}" for kind in "ptlm" for count in range(max(0, session.counter - 3), session.counter)
+            f"{CALL}-{kind}{count}" for kind in "ptlmw" for count in range(max(0, session.counter - 3), session.counter)
         ]
         return odd[self.stale % len(odd)]
 
 
 HAPPENINGS = ["playback", "digit", "timer", "started", "ringing", "progress", "answered", "held", "returned",
-              "recording", "trouble", "failed", "resumed", "answer", "arrived"]  # fmt: skip
+              "recording", "webhook", "trouble", "failed", "resumed", "answer", "arrived"]  # fmt: skip
 ENDINGS = ["gone", "ledger"]
 
 

@@ -15,6 +15,7 @@ from callrouter.errors import ConfigError, InputError
 from callrouter.files import replace_file
 
 SECRET_BYTES = 32
+WEBHOOK_SECRET = "webhook-secret"
 
 
 class Secret(str):
@@ -74,6 +75,12 @@ def ensure_secret(directory: Path, name: str) -> Secret:
     return read_secret(directory, name)
 
 
+def renew_secret(directory: Path, name: str) -> Secret:
+    """A new secret in the place of one of ours."""
+    write_secret(directory, name, _random.token_urlsafe(SECRET_BYTES))
+    return read_secret(directory, name)
+
+
 def write_secret(directory: Path, name: str, text: str) -> Path:
     """Store a secret, all or nothing; an older one of that name is replaced.
 
@@ -101,6 +108,14 @@ def load_secrets(settings: Settings, trunks: Iterable[Trunk] = ()) -> Secrets:
         ami=_strong(directory, "ami-password"),
         trunks={t.name: read_secret(directory, trunk_secret_name(t.name)) for t in trunks if t.username},
     )
+
+
+def webhook_secret(settings: Settings) -> Secret:
+    """What questions to web services are signed with; made when missing.
+
+    :raises ConfigError: it is readable by others, or weak
+    """
+    return _strong(settings.secrets_dir, WEBHOOK_SECRET)
 
 
 def _strong(directory: Path, name: str) -> Secret:

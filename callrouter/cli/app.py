@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "target": ("callrouter.cli.target:target", "Targets: the business lines that ring."),
     "group": ("callrouter.cli.group:group", "Groups: targets that are rung for each other."),
     "flow": ("callrouter.cli.flow:flow", "Flows: menus, opening hours, whom to ring, voicemail."),
+    "webhook": ("callrouter.cli.webhook:webhook", "Web services that flows ask: what questions are signed with."),
     "hours": ("callrouter.cli.hours:hours", "Opening hours: close early or open late, for a time."),
     "route": ("callrouter.cli.route:route", "Where calls would go, and why."),
     "routing": ("callrouter.cli.routing:routing", "Routing as code: export, check, plan, apply, history, rollback."),

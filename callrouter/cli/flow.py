@@ -53,9 +53,11 @@ def add(app: App, name: str, file: str | None, company: str | None, why: str) ->
     from callrouter.store import config as store
 
     def save(text: str) -> tuple[FlowVersion, str, list[Place]]:
+        hosts = flow_text.webhook_hosts(app)
+
         async def work(session: AsyncSession) -> tuple[FlowVersion, str, list[Place]]:
             owner = await only_company(session, company)
-            seen = await flow_text.inspect(session, owner, name, text)
+            seen = await flow_text.inspect(session, owner, name, text, hosts)
             if seen.errors:
                 raise flow_text.refusal(seen.errors)
             return await store.add_flow(session, owner, name=name, text=text, who=app.who, why=why), owner, seen.places
@@ -155,6 +157,8 @@ def edit(app: App, name: str, file: str | None, company: str | None, new_name: s
     base = app.read(lambda session: store.get_flow(session, name, company))
 
     def save(text: str) -> tuple[FlowVersion, list[Place]]:
+        hosts = flow_text.webhook_hosts(app)
+
         async def work(session: AsyncSession) -> tuple[FlowVersion, list[Place]]:
             newest = await store.get_flow(session, name, company)
             if newest.version != base.version:
@@ -163,7 +167,7 @@ def edit(app: App, name: str, file: str | None, company: str | None, new_name: s
                     hint=f"callrouter flow versions {name}",
                 )
             owner = await _owner_of(session, newest)
-            seen = await flow_text.inspect(session, owner, newest.name, text)
+            seen = await flow_text.inspect(session, owner, newest.name, text, hosts)
             if seen.errors:
                 raise flow_text.refusal(seen.errors)
             changes = {"text": text, **({"name": new_name} if new_name else {})}
@@ -253,12 +257,14 @@ def check(app: App, ctx: click.Context, flow: str, company: str | None) -> None:
 
     text = read_text(flow) if flow == "-" or Path(flow).is_file() or flow.endswith((".yaml", ".yml")) else None
 
+    hosts = flow_text.webhook_hosts(app)
+
     async def work(session: AsyncSession) -> Inspected:
         if text is not None:
             name = "flow" if flow == "-" else Path(flow).stem
-            return await flow_text.inspect(session, await only_company(session, company), name, text)
+            return await flow_text.inspect(session, await only_company(session, company), name, text, hosts)
         saved = await _get(session, flow, company, None)
-        return await flow_text.inspect(session, await _owner_of(session, saved), saved.name, saved.text)
+        return await flow_text.inspect(session, await _owner_of(session, saved), saved.name, saved.text, hosts)
 
     seen = app.read(work)
     if app.json:

@@ -17,7 +17,9 @@ from callrouter.errors import FlowError, InputError
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from callrouter.cli.context import App
     from callrouter.core.flow.nodes import Flow
+    from callrouter.core.flow.urls import Hosts
 
 T = TypeVar("T")
 
@@ -64,9 +66,17 @@ class Inspected(NamedTuple):
         return [place for place in self.places if place.severity == "error"]
 
 
-async def inspect(session: AsyncSession, company: str, name: str, text: str) -> Inspected:
+def webhook_hosts(app: App) -> Hosts:
+    """Web services that the settings allow to be asked."""
+    from callrouter.core.flow.urls import parse_hosts
+
+    return parse_hosts(app.settings.webhook_hosts)
+
+
+async def inspect(session: AsyncSession, company: str, name: str, text: str, hosts: Hosts) -> Inspected:
     """Everything that is wrong with a text, held against what the company has.
 
+    :param hosts: web services that the settings allow to be asked
     :raises NotFoundError: no such company
     """
     from callrouter.core.flow.check import check_flow
@@ -85,7 +95,7 @@ async def inspect(session: AsyncSession, company: str, name: str, text: str) -> 
     prompts = [prompt.name for prompt in await list_prompts(session, company)]
     others = together((await read_flows(session, company)).values())
     places = []
-    for found in check_flow(flow, targets, prompts, groups, others=others):
+    for found in check_flow(flow, targets, prompts, groups, others=others, hosts=hosts):
         line, column = place_of(text, found.node, found.message)
         places.append(Place(found.severity, found.message, found.hint, found.node or None, line, column))
     return Inspected(flow, places)

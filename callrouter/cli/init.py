@@ -61,10 +61,11 @@ def _steps(app: App) -> Iterator[tuple[str, str]]:
         raise ConfigError(f"{directory} cannot be made: {exc.strerror}", hint="choose another --home") from exc
     yield "home", f"{directory} {'is there' if there else 'made'}"
 
-    from callrouter.asterisk.secrets import load_secrets
+    from callrouter.asterisk.secrets import load_secrets, webhook_secret
 
     new = not (settings.secrets_dir / "ari-password").exists()
     load_secrets(settings)
+    webhook_secret(settings)
     yield "passwords", f"{settings.secrets_dir} {'made, for this user only' if new else 'are there'}"
 
     file = settings_file(app)

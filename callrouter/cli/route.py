@@ -15,7 +15,9 @@ from callrouter.errors import InputError
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from callrouter.core.flow.nodes import Flow
     from callrouter.core.model import TrackingNumber
+    from callrouter.core.records import Reply
     from callrouter.core.routing import RoutingTable
     from callrouter.core.simulate import Answer, Simulation
 
@@ -36,6 +38,7 @@ callrouter route explain +12025550101 --from +13125550199 --at "Sat 18:05"
 callrouter route explain spring-radio --digits 1,-,2 --answer ana=busy --answer ben=no-answer
 callrouter route explain spring-radio --answer no-answer --message 0
 callrouter route explain spring-radio --last-call 12 --tagged vip
+callrouter route explain spring-radio --webhook crm=vip
 """,
 )
 @click.argument("number")
@@ -58,6 +61,14 @@ callrouter route explain spring-radio --last-call 12 --tagged vip
     metavar="[TARGET=]WHAT",
     help="answered (else so), busy, no-answer, declined, failed, trunk-failed, trunk-silent, caller-leaves, "
     "caller-gives-up; without TARGET of all others; given again for a target: at its next ringing.",
+)
+@click.option(
+    "--webhook",
+    "webhooks",
+    multiple=True,
+    metavar="[NODE=]WHAT",
+    help="What a web service answers: one of the node's branches, next (else so), timeout, failed; given again for a "
+    "node: at its next asking.",
 )
 @click.option("--message", type=click.FloatRange(0, 3600), default=12.0, help="Seconds that a message lasts.")
 @click.option("--talk", type=click.FloatRange(1, 86400), default=60.0, help="Seconds that a conversation lasts.")
@@ -96,6 +107,7 @@ def explain(
         talk_seconds=given["talk"],
         message_seconds=given["message"],
         trunks_down=tuple((name, "so it was said") for name in down),
+        webhooks=replies_of(entry.flow, given["webhooks"]),
     )
     for target, _ in inputs.answers:
         require_target(target, tuple(entry.destinations))
@@ -138,6 +150,22 @@ def answers_of(given: tuple[str, ...]) -> tuple[tuple[str, tuple[Answer, ...]], 
             )
         name = target.strip() if equals else ANY
         found[name] = (*found.get(name, ()), Answer(what))
+    return tuple(found.items())
+
+
+def replies_of(flow: Flow, given: tuple[str, ...]) -> tuple[tuple[str, tuple[Reply, ...]], ...]:
+    """``crm=vip``, ``timeout``: what web services answer.
+
+    :raises InputError: no such node, or nothing that it could be answered
+    """
+    from callrouter.core.flow.replied import reply_of
+    from callrouter.core.simulate import ANY
+
+    found: dict[str, tuple[Reply, ...]] = {}
+    for text in given:
+        node, equals, word = text.rpartition("=")
+        name = node.strip() if equals else ANY
+        found[name] = (*found.get(name, ()), reply_of(flow, node.strip() if equals else None, word.strip()))
     return tuple(found.items())
 
 

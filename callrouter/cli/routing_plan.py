@@ -115,7 +115,8 @@ def _difference(each: Difference) -> dict[str, Any]:
     return {
         "words": each.words(),
         "callers": each.callers,
-        "keys": [choice.alike for choice in each.choices],
+        "keys": [choice.alike for choice in each.choices if not choice.webhook],
+        "webhooks": [{"node": one.webhook, "answers": one.alike} for one in each.choices if one.webhook],
         "was": each.was,
         "will": each.will,
         "when": each.when,

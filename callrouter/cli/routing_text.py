@@ -57,10 +57,10 @@ def look(app: App, text: str, *, alone: bool = False, trial: bool = True) -> See
     document = read_routing(text)
     if alone:
         planned = changes({}, document.routing, document.covers)
-        return _proven(document, {}, planned, None, 0)
+        return _proven(app, document, {}, planned, None, 0)
     version, current, prompts = app.read(lambda session: _in_force(session, document))
     planned = changes(current, document.routing, document.covers)
-    seen = _proven(document, current, planned, prompts, version)
+    seen = _proven(app, document, current, planned, prompts, version)
     seen = seen._replace(places=[*seen.places, *_trunks(app, document, planned, seen.routing)])
     if seen.errors or not planned or not trial:
         return seen
@@ -100,14 +100,20 @@ async def _in_force(session: AsyncSession, document: Document) -> tuple[int, Rou
 
 
 def _proven(
-    document: Document, current: Routing, planned: list[Change], prompts: Mapping[str, set[str]] | None, version: int
+    app: App,
+    document: Document,
+    current: Routing,
+    planned: list[Change],
+    prompts: Mapping[str, set[str]] | None,
+    version: int,
 ) -> Seen:
+    from callrouter.cli.flow_text import webhook_hosts
     from callrouter.core.routing_code.change import outcome
     from callrouter.core.routing_code.check import check_routing
 
     routing = outcome(current, planned)
     known = _all_prompts(routing) if prompts is None else prompts
-    found = check_routing(routing, known, time.time())
+    found = check_routing(routing, known, time.time(), webhook_hosts(app))
     # What the file says nothing of is not its matter, but where it breaks what was whole.
     mine = [each for each in found if document.place(each.key) is not None or each.severity == "error"]
     return Seen(document, [_place(document, each) for each in mine], planned, routing, version, current)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from callrouter.core.flow.nodes import Prompt
+from callrouter.core.webhooks import Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,25 @@ class AskGroup:
     ref: str
     group_id: str
     target_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AskWebhook:
+    """Ask a web service: answered by ``events.WebhookAnswered``, whatever becomes of it."""
+
+    ref: str
+    node: str
+    url: str
+    timeout: float
+    """Seconds."""
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
+class StopWebhook:
+    """Nobody waits for a service's answer any more."""
+
+    ref: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +173,8 @@ Action: TypeAlias = (
     | StartTimer
     | CancelTimer
     | AskGroup
+    | AskWebhook
+    | StopWebhook
     | Dial
     | StopLeg
     | Record

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from callrouter.core.disposition import Disposition, LegResult, cause_text, leg_result
-from callrouter.core.state import Calling, Choosing, HandedOver, Leaving, Picking, Saying, Session, Taking
+from callrouter.core.state import Asking, Calling, Choosing, HandedOver, Leaving, Picking, Saying, Session, Taking
 
 MIN_MESSAGE_SECONDS = 1.0
 """A shorter recording is no message."""
@@ -39,7 +39,7 @@ def conclude(session: Session, at: float, cause: int, *, asterisk_ended: bool = 
     match session.wait:
         case Calling(target=target) | HandedOver(target=target) if target:
             return Disposition.FAILED, f"{ASTERISK_ENDED}: {target} rang"
-        case Picking() | Saying() | Choosing() | Taking():
+        case Picking() | Asking() | Saying() | Choosing() | Taking():
             return Disposition.FAILED, f"{ASTERISK_ENDED}: the caller was in {session.node}"
     return Disposition.FAILED, ASTERISK_ENDED
 
@@ -74,7 +74,7 @@ def _conclude(session: Session, at: float, cause: int) -> tuple[Disposition, str
     match wait:
         case Calling(target=target):
             return Disposition.ABANDONED, f"the caller hung up while {target} rang{before}"
-        case Picking() | Saying() | Choosing() | Taking():
+        case Picking() | Asking() | Saying() | Choosing() | Taking():
             return Disposition.ABANDONED, f"the caller hung up in {session.node}{before}"
     return Disposition.FAILED, f"the call ended before it was routed: {cause_text(cause)}"
 

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from callrouter.core.groups import Facts
 from callrouter.core.identity import CallerHistory
 from callrouter.core.model import HoursOverride
+from callrouter.core.records import Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +191,17 @@ class GroupKnown:
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookAnswered:
+    """A web service was asked, and answered or did not."""
+
+    at: float
+    ref: str
+    node: str
+    url: str
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
 class LegEnded:
     """One of several destinations that ring at once is out; the others go on. ``status`` is a DIALSTATUS."""
 
@@ -275,6 +287,7 @@ Event: TypeAlias = (
     | PauseAsked
     | TrunksChanged
     | GroupKnown
+    | WebhookAnswered
     | LegEnded
     | DialRefused
     | ActionFailed

@@ -52,11 +52,11 @@ def failsafe_windows(entry: Entry, now: float) -> tuple[Window, ...]:
     Followed from the flow's start: what is played is announced, tags are passed by, hours are asked. At the first node
     that needs the controller (a menu, a gather, a voicemail) the backup destinations ring; of a ``split`` the branch
     that most callers take is followed; a ``geo`` whose branches do not all come to the same rings whomever they reach,
-    for the dialplan does not tell areas apart; at a ``dial`` the targets that this branch can reach come before them,
-    but after the backup that the number itself names; at a ``hangup`` the call ends, for then the flow has said that
-    nobody is there. A ``consent`` by staying on the line is announced; one that takes a key is passed by, as if agreed,
-    and nothing is recorded (``Alone.consent``). Hours that cannot be read count as open; what overrides them ends in
-    its time.
+    for the dialplan does not tell areas apart; a ``webhook`` goes by ``on_failed``; at a ``dial`` the targets that this
+    branch can reach come before them, but after the backup that the number itself names; at a ``hangup`` the call ends,
+    for then the flow has said that nobody is there. A ``consent`` by staying on the line is announced; one that takes a
+    key is passed by, as if agreed, and nothing is recorded (``Alone.consent``). Hours that cannot be read count as
+    open; what overrides them ends in its time.
 
     :param now: seconds since the epoch
     """
@@ -115,6 +115,8 @@ def _from(entry: Entry, start: str, at: float, language: str | None, known: _Kno
                 name = max(node.branches, key=lambda branch: branch[1])[0]
             case n.Caller():
                 name = node.on_unknown
+            case n.Webhook():
+                name = node.on_failed
             case n.Geo():
                 assert name is not None
                 found = {_branch(entry, to, at, language, known) for _, to in n.exits(node)}

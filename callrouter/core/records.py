@@ -79,6 +79,27 @@ class Consent:
         return self.response is ConsentResponse.REFUSED
 
 
+class WebhookResult(StrEnum):
+    """How the asking of a service ended."""
+
+    ANSWERED = "answered"
+    TIMEOUT = "timeout"
+    FAILED = "failed"
+    """Not reached, or its answer could not be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came of asking a service."""
+
+    result: WebhookResult
+    reason: str = ""
+    """Why it failed; of an answer that is not a real one, where it comes from."""
+    branch: str | None = None
+    tags: tuple[str, ...] = ()
+    values: tuple[tuple[str, str], ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Leg:
     """One destination that was tried."""

@@ -19,7 +19,7 @@ from callrouter.core.cdr import LogItem, fold
 from callrouter.core.disposition import Disposition, LegResult, trunk_failed
 from callrouter.core.groups import DECLINED_CAUSE
 from callrouter.core.outbound import Policy, Usage, day_start, exceeded, policy_of
-from callrouter.core.records import CallRecord, Leg
+from callrouter.core.records import CallRecord, Leg, Reply
 from callrouter.core.routing import RoutingTable
 from callrouter.core.simulate import Answer, Inputs, Simulation, World
 from callrouter.core.state import Session
@@ -54,6 +54,7 @@ class Doubt(StrEnum):
     MORE_KEYS = "keys are asked for that nobody was asked for then"
     NO_MESSAGE = "a message is asked for that nobody was asked for then"
     GROUP = "whose turn it was in a group is not known"
+    WEBHOOK = "a web service is asked that was not asked then"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,9 @@ def replay(table: RoutingTable, call_id: str, log: Sequence[LogItem]) -> Replaye
         return Replayed(call_id, Verdict.NOT_REPLAYED, (reason or Doubt.NO_LOG,), then, None)
     stored = _segments(log)
     made = _rerun(table, stored, then)
+    if made.parted is not None and not _asked_alike(stored, made.simulation):
+        # Where it would have gone from there nobody can know.
+        return Replayed(call_id, Verdict.NOT_REPLAYED, (Doubt.WEBHOOK,), then, None)
     now = made.simulation.record
     doubts = () if made.parted is None else tuple(_doubts(stored, made, then))
     if any(isinstance(event, e.LedgerClosed | e.Resumed) for event, _ in stored) and made.parted is not None:
@@ -115,6 +119,12 @@ def _rerun(table: RoutingTable, stored: Segments, then: CallRecord) -> _Rerun:
             world.inputs = _rest(stored, place, then)
             return _Rerun(world.to_the_end(), place, world.pressed)
     return _Rerun(world.to_the_end(), None)
+
+
+def _asked_alike(stored: Segments, made: Simulation) -> bool:
+    """Whether every web service that is asked now was asked at that node then."""
+    asked = {(event.node, event.url) for event, _ in stored if isinstance(event, e.WebhookAnswered)}
+    return all((event.node, event.url) in asked for event in made.events if isinstance(event, e.WebhookAnswered))
 
 
 def _unfit(log: Sequence[LogItem], then: CallRecord | None) -> Doubt | None:
@@ -165,6 +175,9 @@ def _rest(stored: Segments, place: int, then: CallRecord) -> Inputs:
     messages = [event.seconds for event, _ in stored if isinstance(event, e.RecordingEnded) and event.ok]
     left = then.disposition is Disposition.ABANDONED and not any(leg.answered_at for leg in then.legs)
     rounds = _rounds(stored[place:])
+    replies: dict[str, tuple[Reply, ...]] = {}
+    for asked in (event for event, _ in stored if isinstance(event, e.WebhookAnswered)):
+        replies[asked.node] = (*replies.get(asked.node, ()), asked.reply)
     talks = [leg.talk_seconds for leg in then.legs if leg.talk_seconds]
     return Inputs(
         digits=tuple(rounds),
@@ -172,6 +185,7 @@ def _rest(stored: Segments, place: int, then: CallRecord) -> Inputs:
         talk_seconds=max([1.0, *talks]),
         message_seconds=messages[-1] if messages else 0.0,
         patient=not left or bool(then.legs),
+        webhooks=tuple(replies.items()),
     )
 
 

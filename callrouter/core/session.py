@@ -14,6 +14,7 @@ from callrouter.core import actions as a
 from callrouter.core import events as e
 from callrouter.core import notes as note
 from callrouter.core.admission import admitted
+from callrouter.core.asking import ask, webhook_answered, webhook_silent
 from callrouter.core.conclusion import ASTERISK_ENDED, MIN_MESSAGE_SECONDS, conclude, leg_reason, message_so_far
 from callrouter.core.dialling import (
     dial_again,
@@ -26,6 +27,7 @@ from callrouter.core.dialling import (
     wait_for_life,
 )
 from callrouter.core.disposition import UNWATCHED, LegResult, leg_result
+from callrouter.core.flow.nodes import Webhook
 from callrouter.core.keys import digit_pressed, no_digit
 from callrouter.core.pausing import pause_again, pause_asked, pause_failed, pause_over
 from callrouter.core.recording_policy import decide_alone
@@ -43,6 +45,7 @@ from callrouter.core.routing import Decision, Destination, Entry, Reject, Routin
 from callrouter.core.state import (
     BACKUP_LEG,
     Arriving,
+    Asking,
     Calling,
     Choosing,
     Due,
@@ -59,6 +62,7 @@ from callrouter.core.walk import (
     enter,
     hang_up,
     message_taken,
+    node_of,
     ring_backup,
     said,
     stop_waiting,
@@ -84,10 +88,17 @@ def step(session: Session, event: e.Event, table: RoutingTable) -> Step:
 
     :param table: the routing in force; used for CallArrived only, a call keeps what it started with
     """
-    done = _step(session, event, table)
+    done = _remembered(_step(session, event, table))
     while isinstance(done.session.wait, Due):
-        done = done.then(dial(done.session, event.at))
+        begin = ask if isinstance(node_of(done.session), Webhook) else dial
+        done = done.then(_remembered(begin(done.session, event.at)))
     return done
+
+
+def _remembered(done: Step) -> Step:
+    """A step whose session knows what was decided in it."""
+    so_far = done.session.so_far.after(done.notes)
+    return done if so_far == done.session.so_far else replace(done, session=replace(done.session, so_far=so_far))
 
 
 def _step(session: Session, event: e.Event, table: RoutingTable) -> Step:
@@ -120,6 +131,10 @@ def _step(session: Session, event: e.Event, table: RoutingTable) -> Step:
             return no_digit(session, event.at)
         case e.GroupKnown(ref=ref), Picking(ref=current) if ref == current:
             return picked(session, event)
+        case e.WebhookAnswered(ref=ref, url=url), Asking(ref=current, url=asked) if (ref, url) == (current, asked):
+            return webhook_answered(session, event)
+        case e.TimerFired(timer_id=ref), Asking(timer_id=current) if ref == current:
+            return webhook_silent(session, event.at)
         case e.LegAnswered(leg_id=ref), Calling() as wait if wait.branch(ref) is not None:
             return branch_answered(session, event)
         case e.LegEnded(leg_id=ref), Calling():
@@ -275,7 +290,7 @@ def _go_on(session: Session, event: e.Resumed) -> Step:
     stopped = Step(session, stop_waiting(session))
     session = replace(session, counter=session.counter + RESUMED_IDS)
     wait = session.wait
-    waits_for_us = isinstance(wait, Picking | Saying | Choosing | Taking) or (
+    waits_for_us = isinstance(wait, Picking | Asking | Saying | Choosing | Taking) or (
         isinstance(wait, Calling) and wait.answered_at is None
     )
     if event.inside and waits_for_us and session.counter >= RESTARTS * RESUMED_IDS:
@@ -286,7 +301,7 @@ def _go_on(session: Session, event: e.Resumed) -> Step:
         return again(session, event.at, "the controller was restarted before it rang")
     if isinstance(wait, Calling):
         return wait_for_life(session)
-    if not isinstance(wait, Picking | Saying | Choosing | Taking):
+    if not isinstance(wait, Picking | Asking | Saying | Choosing | Taking):
         return Step(session)
     if isinstance(wait, Taking) and message_so_far(wait, event.at) >= MIN_MESSAGE_SECONDS:
         # What was said is kept. How much of it is not known: at least what makes a message.

@@ -16,12 +16,13 @@ from callrouter.core.flow.nodes import Prompts
 from callrouter.core.groups import Facts
 from callrouter.core.identity import NO_CALLS, CallerHistory
 from callrouter.core.keys import masked
-from callrouter.core.records import CallRecord
+from callrouter.core.records import CallRecord, Reply
 from callrouter.core.routing import Destination, RoutingTable, Way
 from callrouter.core.session import step
 from callrouter.core.state import (
     BACKUP_LEG,
     Arriving,
+    Asking,
     Calling,
     Choosing,
     HandedOver,
@@ -31,6 +32,7 @@ from callrouter.core.state import (
     Session,
     Taking,
 )
+from callrouter.core.webhooks import ASSUMED
 
 CALL_ID = "simulated"
 CHANNEL = "simulated.1"
@@ -44,8 +46,9 @@ KEY_SECONDS = 1.0
 """Between two keys, and before the first one."""
 RING_SECONDS = 6.0
 """After which a destination that answers does, and one that gives up does."""
+WEBHOOK_SECONDS = 0.2
 ANY = "*"
-"""Stands for every target."""
+"""Stands for every target, and every node that asks a web service."""
 
 
 class Answer(StrEnum):
@@ -100,6 +103,8 @@ class Inputs:
     """Why nothing can be recorded."""
     patient: bool = True
     """False: without keys for a round the caller hangs up."""
+    webhooks: tuple[tuple[str, tuple[Reply, ...]], ...] = ()
+    """(node, what it is answered at each asking; the last one counts for all that follow). ANY: nodes not named."""
     history: CallerHistory | None = NO_CALLS
     """The caller's earlier calls, unless the number is withheld; None: they are not known."""
 
@@ -110,6 +115,12 @@ class Inputs:
         """
         given = dict(self.answers)
         found = given.get(target) or given.get(ANY) or (Answer.ANSWERED,)
+        return found[min(time, len(found) - 1)]
+
+    def reply(self, node: str, time: int) -> Reply:
+        """What a node that asks a web service is answered."""
+        given = dict(self.webhooks)
+        found = given.get(node) or given.get(ANY) or (ASSUMED,)
         return found[min(time, len(found) - 1)]
 
 
@@ -274,6 +285,11 @@ class World:
             case Picking() as wait:
                 group = next(act for _, act in reversed(self.asked) if isinstance(act, a.AskGroup))
                 yield e.GroupKnown(self.clock, wait.ref, group.group_id, Facts())
+            case Asking(ref=ref, url=url):
+                node = self.session.node
+                before = sum(isinstance(item, e.WebhookAnswered) and item.node == node for item in self.log)
+                reply = self.inputs.reply(node, before)
+                yield e.WebhookAnswered(self.clock + WEBHOOK_SECONDS, ref, node, url, reply)
             case Calling(branches=()) as wait:
                 yield from self._ring(wait)
             case Calling() as wait:

@@ -12,6 +12,7 @@ from callrouter.core.identity import CallerHistory
 from callrouter.core.model import HoursOverride
 from callrouter.core.records import Consent
 from callrouter.core.routing import Entry
+from callrouter.core.webhooks import NOTHING_YET, SoFar
 
 BACKUP_LEG = "fs-"
 """How the ids of legs begin that the dialplan's failsafe dials; they end with the destination's place, from 1."""
@@ -24,7 +25,8 @@ class Arriving:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """Nothing: a dial node was reached, and is begun before the step is over (``ring_groups.dial``)."""
+    """Nothing: a dial or webhook was reached, and is begun before the step is over (``ring_groups.dial``,
+    ``asking.ask``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,16 @@ class Picking:
 
     ref: str
     group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A web service to answer."""
+
+    ref: str
+    timer_id: str
+    url: str
+    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +178,7 @@ class Over:
     """Nothing any more."""
 
 
-Wait: TypeAlias = Arriving | Picking | Saying | Choosing | Calling | Taking | Leaving | HandedOver | Over
+Wait: TypeAlias = Arriving | Picking | Asking | Saying | Choosing | Calling | Taking | Leaving | HandedOver | Over
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +219,7 @@ class Session:
     blocked: bool = False
     """Rejected for its caller."""
     history: CallerHistory | None = None
+    so_far: SoFar = NOTHING_YET
     unwatched: str = ""
     """Who handled a call that no controller saw: "failsafe", or "controller" when it never got that far; else empty."""
 

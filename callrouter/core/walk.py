@@ -13,7 +13,7 @@ from callrouter.core.consent import after_prompt, refused, settle, way_out
 from callrouter.core.flow import nodes as n
 from callrouter.core.records import ConsentResponse, RecordingKind
 from callrouter.core.routing import filled
-from callrouter.core.state import Calling, Choosing, Due, HandedOver, Leaving, Saying, Session, Step, Taking
+from callrouter.core.state import Asking, Calling, Choosing, Due, HandedOver, Leaving, Saying, Session, Step, Taking
 
 MAX_VISITS = n.MAX_VISITS
 """Nodes a call may pass, in all flows; one that goes round beyond that rings its backup destination."""
@@ -37,6 +37,8 @@ def stop_waiting(session: Session, channel_gone: bool = False) -> tuple[a.Action
             return (a.StopPlayback(ref),)
         case Choosing(timer_id=ref):
             return (a.CancelTimer(ref),)
+        case Asking(ref=ref, timer_id=timer_id):
+            return (a.CancelTimer(timer_id), a.StopWebhook(ref))
         case Taking(timer_id=ref, recording_id=recording):
             cancel = a.CancelTimer(ref)
             return (cancel,) if channel_gone else (cancel, a.StopRecording(recording))
@@ -65,7 +67,7 @@ def enter(session: Session, name: str, at: float, why: str) -> Step:
             return visited.then(leave(session, node.on_refused, at, "the caller refused before"))
         case n.Consent():
             return visited.then(say(session, node.prompts, "prompt"))
-        case n.Dial():
+        case n.Dial() | n.Webhook():
             return visited.then(Step(replace(session, wait=Due())))
         case n.Hours() | n.Split() | n.Geo() | n.Caller():
             taken = branch(session, node, at)

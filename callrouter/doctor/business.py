@@ -134,6 +134,7 @@ async def numbers(settings: Settings) -> list[Check]:
             [target.name for target in config.targets if target.company_id == flow.company_id],
             [name for company_id, name, _ in config.prompts if company_id == flow.company_id],
             [group.name for group in config.groups if group.company_id == flow.company_id],
+            settings,
         )
     return found or [ok("numbers", f"{len(config.numbers)}, all answered")]
 
@@ -158,13 +159,16 @@ def _flow(
     targets: list[str],
     prompts: list[str],
     groups: list[str],
+    settings: Settings,
 ) -> list[Check]:
     from callrouter.core.flow.check import check_flow
     from callrouter.core.flow.parse import parse_flow
+    from callrouter.core.flow.urls import parse_hosts
 
     name = f"{company}/{flow.name}"
     try:
-        findings = check_flow(parse_flow(flow.text, flow.name), targets, prompts, groups, others=flows)
+        parsed, hosts = parse_flow(flow.text, flow.name), parse_hosts(settings.webhook_hosts)
+        findings = check_flow(parsed, targets, prompts, groups, others=flows, hosts=hosts)
     except FlowError as exc:
         return [fail(f"flow {name}", exc.message, mend=f"callrouter flow edit {name}")]
     made = {"error": fail, "warning": warn}

@@ -25,6 +25,7 @@ from callrouter.runtime.clock import CallClock
 from callrouter.runtime.executor import Executor, Outcome
 from callrouter.runtime.outbound import Outbound
 from callrouter.runtime.rotation import Rotation
+from callrouter.runtime.webhooks import Webhooks
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +58,7 @@ class Call:
         outbound: Outbound | None = None,
         rotation: Rotation | None = None,
         callers: Callers | None = None,
+        webhooks: Webhooks | None = None,
     ) -> None:
         self.id = call_id
         self.channel = channel
@@ -68,6 +70,8 @@ class Call:
         self._outbound = outbound or Outbound()
         self._rotation = rotation or Rotation()
         self._callers = callers or Callers()
+        self._webhooks = webhooks or Webhooks()
+        self._asking: dict[str, asyncio.Task[None]] = {}
         self._legs: set[str] = set()
         """The legs over trunks that are counted for this call: several only while they ring at once."""
         self.peers: dict[str, str] = {}
@@ -99,6 +103,7 @@ class Call:
     def abandon(self) -> None:
         """Stop following the call without ending it: the server goes down, the caller does not."""
         self._stop_timers()
+        self._stop_asking()
         self._task.cancel()
 
     async def _run(self) -> None:
@@ -115,6 +120,7 @@ class Call:
                     await self._rescue(item, repr(exc))
         finally:
             self._stop_timers()
+            self._stop_asking()
             self._end_legs(self._legs, time.time())
             self.unneeded.set()
             self._on_over(self)
@@ -171,6 +177,7 @@ class Call:
 
     async def _hand_over(self, why: str) -> None:
         self._stop_timers()
+        self._stop_asking()
         self.session = replace(self.session, wait=HandedOver(), ending=why)
         try:
             await self._perform(a.LeaveToFailsafe(why))
@@ -191,6 +198,12 @@ class Call:
             case a.AskGroup():
                 self.put(e.GroupKnown(time.time(), action.ref, action.group_id, self._rotation.ask(action)))
                 return
+            case a.AskWebhook():
+                self._asking[action.ref] = asyncio.create_task(self._ask(action), name=f"webhook-{action.ref}")
+                return
+            case a.StopWebhook():
+                self._stop_asking(action.ref)
+                return
         entry = self.session.entry
         if isinstance(action, a.Dial) and entry is not None:
             allowed = self._permitted(entry.company, action)
@@ -204,6 +217,19 @@ class Call:
             # has left no message, however long ago the greeting ended.
             refused = e.ActionFailed(time.time(), "Record", "the caller is gone", action.recording_id, gone=True)
             await self._take(refused)
+
+    async def _ask(self, asked: a.AskWebhook) -> None:
+        try:
+            reply = await self._webhooks.ask(asked)
+            self.put(e.WebhookAnswered(time.time(), asked.ref, asked.node, asked.url, reply))
+        finally:
+            self._asking.pop(asked.ref, None)
+
+    def _stop_asking(self, *refs: str) -> None:
+        """Give up requests: those named, or all."""
+        for ref in refs or tuple(self._asking):
+            if (task := self._asking.pop(ref, None)) is not None:
+                task.cancel()
 
     def _permitted(self, company: Company, dial: a.Dial) -> a.Dial | None:
         """What of a dial the company's limits allow, counted; None: nothing. What they refuse is told as an event."""

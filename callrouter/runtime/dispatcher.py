@@ -25,6 +25,7 @@ from callrouter.runtime.executor import FAILSAFE_CONTEXT, FAILSAFE_REASON, Execu
 from callrouter.runtime.outbound import Outbound
 from callrouter.runtime.rotation import Rotation
 from callrouter.runtime.translate import DIALED, INCOMING, arrival, branch_of, channel_of, translate
+from callrouter.runtime.webhooks import Webhooks
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +53,7 @@ class Dispatcher:
         outbound: Outbound | None = None,
         rotation: Rotation | None = None,
         callers: Callers | None = None,
+        webhooks: Webhooks | None = None,
     ) -> None:
         self._ari = ari
         self._app = app
@@ -63,6 +65,7 @@ class Dispatcher:
         self._outbound = outbound or Outbound()
         self._rotation = rotation or Rotation()
         self._callers = callers or Callers()
+        self._webhooks = webhooks or Webhooks()
         self._calls: dict[str, Call] = {}
         self._peers: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -278,7 +281,7 @@ class Dispatcher:
                 log.warning("deadman_not_held", channel=channel, reason=exc.message)
 
     def _follow(self, call_id: str, channel: str, table: RoutingTable, session: Session | None) -> Call:
-        counts = self._outbound, self._rotation, self._callers
+        counts = self._outbound, self._rotation, self._callers, self._webhooks
         call = Call(call_id, channel, table, self._journal, self._executor, self._over, session, *counts)
         self._calls[channel] = call
         return call

@@ -103,8 +103,8 @@ class Executor:
                     await self._ari.hangup(channel, action.cause)
                 case a.LeaveToFailsafe():
                     return await self._leave(channel, FAILSAFE_CONTEXT, FAILSAFE_REASON)
-                case a.StartTimer() | a.CancelTimer() | a.AskGroup():
-                    raise TypeError("timers and groups are the call's own")
+                case a.StartTimer() | a.CancelTimer() | a.AskGroup() | a.AskWebhook() | a.StopWebhook():
+                    raise TypeError("timers, groups and webhooks are the call's own")
         except AriError as exc:
             if exc.gone or await self._is_gone(channel, exc):
                 # An everyday outcome: the caller, the playback or the recording ended meanwhile.

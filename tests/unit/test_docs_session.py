@@ -12,6 +12,7 @@ from callrouter.core import events as e
 from callrouter.core.events import Event
 from callrouter.core.groups import Facts
 from callrouter.core.model import Company, FlowVersion, Member, Strategy, Target, TargetGroup, TrackingNumber
+from callrouter.core.records import Reply, WebhookResult
 from callrouter.core.routing import RoutingTable, build_table
 from callrouter.core.session import step
 from callrouter.core.snapshot import ConfigSnapshot
@@ -29,11 +30,12 @@ nodes:
   turns: {{type: dial, group: turns, on_busy: {to}, on_no_answer: {to}, on_failed: {to}}}
   all: {{type: dial, group: all, on_busy: {to}, on_no_answer: {to}, on_failed: {to}}}
   message: {{type: voicemail, greeting: a, on_failed: {to}, on_done: {to}}}
+  crm: {{type: webhook, url: "https://crm.example.com/", branches: {{vip: {to}}}, next: {to}, on_failed: {to}}}
   beep: {{type: voicemail, on_failed: {to}}}
   circle: {{type: tag, tags: x, next: circle}}
   end: {{type: hangup}}
 """
-NODES = ("play", "menu", "ask", "ring", "turns", "all", "message", "beep", "circle", "end")
+NODES = ("play", "menu", "ask", "ring", "turns", "all", "message", "crm", "beep", "circle", "end")
 
 
 def all_flows() -> RoutingTable:
@@ -67,6 +69,8 @@ def possible_events(session: Session, table: RoutingTable) -> Iterator[Event]:
         return
     playback, timer = getattr(wait, "playback_id", "-"), getattr(wait, "timer_id", "-")
     yield e.GroupKnown(at, getattr(wait, "ref", "-"), "g", Facts())
+    for reply in (Reply(WebhookResult.ANSWERED), Reply(WebhookResult.TIMEOUT)):
+        yield e.WebhookAnswered(at, getattr(wait, "ref", "-"), session.node, getattr(wait, "url", "-"), reply)
     for branch in getattr(wait, "branches", ()):
         yield from (e.LegAnswered(at, branch.leg_id), e.LegEnded(at, branch.leg_id, "BUSY"))
         yield e.DialRefused(at, branch.leg_id, "calls", "why")

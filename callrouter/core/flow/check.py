@@ -11,6 +11,7 @@ from callrouter.core.flow.languages import in_language, languages
 from callrouter.core.flow.link import MAX_LINKED, NO_FLOWS, Flows, gotos, link
 from callrouter.core.flow.source import suggest
 from callrouter.core.flow.text import check as check_text
+from callrouter.core.flow.urls import Hosts, refused
 from callrouter.errors import InputError
 
 
@@ -32,6 +33,7 @@ def check_flow(
     groups: Collection[str] = (),
     *,
     others: Flows = NO_FLOWS,
+    hosts: Hosts | None = None,
 ) -> list[Finding]:
     """Everything that is wrong with a flow, errors first.
 
@@ -39,6 +41,7 @@ def check_flow(
     :param prompt_files: names of the company's uploaded prompts
     :param groups: names of the company's groups of targets
     :param others: the company's other flows, as far as they can be read
+    :param hosts: web services that the settings allow to be asked; None: it is not looked at
     """
     linked = link(flow, others.by_name)
     findings = [
@@ -47,6 +50,7 @@ def check_flow(
         *_unreachable(flow, linked, others),
         *_endless(flow, linked),
         *_too_long(flow, linked, others),
+        *_services(flow, hosts),
         *_hidden_areas(flow),
         *_missing_languages(flow, others),
         *_blind_spots(linked),
@@ -119,6 +123,14 @@ def _references(
                 hint = suggest(prompt.file, sorted(prompt_files)) or "upload it: callrouter prompt add"
                 found.append(Finding("error", name, f"plays {prompt.file!r}, which is no uploaded prompt", hint))
             found += _text_findings(name, prompt.text or "")
+    return found
+
+
+def _services(flow: n.Flow, hosts: Hosts | None) -> list[Finding]:
+    found = []
+    for name, node in flow.nodes.items():
+        if isinstance(node, n.Webhook) and hosts is not None and (no := refused(node.url, hosts)) is not None:
+            found.append(Finding("error", name, f"asks a service that may not be asked: {no[0]}", no[1]))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from callrouter.core.flow import nodes as n
+from callrouter.core.flow.urls import host_of
 
 
 def summary(node: n.Node) -> str:
@@ -38,6 +39,8 @@ def summary(node: n.Node) -> str:
             return "set " + ", ".join([*(f"{name} = {value}" for name, value in node.values), *spoken])
         case n.GotoFlow():
             return f"go on in flow {node.flow}" + (f" at {node.node}" if node.node else "")
+        case n.Webhook():
+            return f"webhook {host_of(node.url)}, {node.timeout:g} s"
         case n.Hangup():
             return f"hang up ({node.cause})"
 

@@ -23,6 +23,7 @@ from callrouter.core.flow.earlier import Earlier, read_earlier
 from callrouter.core.flow.link import gaps
 from callrouter.core.flow.nodes import HANGUP_CAUSES
 from callrouter.core.flow.parse import are_keys
+from callrouter.core.flow.replied import reply_of
 from callrouter.core.flow.source import Fields, compose, fail, items, one_of, scalar, seconds, suggest, truth, words
 from callrouter.core.model import Company, FlowVersion, TrackingNumber
 from callrouter.core.moment import parse_moment
@@ -86,6 +87,8 @@ class Case:
     at: str
     day: str | None
     inputs: Inputs
+    webhooks: tuple[tuple[str | None, str], ...]
+    """(node or None for all, what its web service answers)."""
     expected: Expected
     places: Mapping[str, Place] = field(default_factory=lambda: MappingProxyType({}))
     """Where its fields stand."""
@@ -134,6 +137,7 @@ def _case(node: yaml.Node, company: str | None, day: str | None) -> Case:
     number, flow = fields.get("number", words, ""), fields.get("flow", words, "")
     answers: Answers = fields.get("answers", _answers, ())
     none: tuple[str, ...] = ()
+    unasked: tuple[tuple[str | None, str], ...] = ()
     name = fields.get("name", words, "")
     case = Case(
         name=name or f"{number or flow} {fields.get('at', words, 'now')}",
@@ -153,6 +157,7 @@ def _case(node: yaml.Node, company: str | None, day: str | None) -> Case:
             talk_seconds=fields.get("talk", seconds(1, 86400), 60.0),
             trunks_down=tuple((each, "so it was said") for each in fields.get("trunks_down", _names, none)),
         ),
+        webhooks=fields.get("webhook", _replies, unasked),
         expected=fields.need("expect", _expected),
         places={
             key: (value.start_mark.line + 1, value.start_mark.column + 1)
@@ -202,6 +207,13 @@ def _answers(node: yaml.Node, name: str) -> Answers:
         (target, tuple(Answer(known(each, target)) for each in items(value, target)))
         for target, value in Fields(node, name)
     )
+
+
+def _replies(node: yaml.Node, name: str) -> tuple[tuple[str | None, str], ...]:
+    """A word for every node that asks a web service, or a mapping of nodes to words."""
+    if not isinstance(node, yaml.MappingNode):
+        return ((None, words(node, name)),)
+    return tuple((asking, words(value, asking)) for asking, value in Fields(node, name))
 
 
 def _expected(node: yaml.Node, name: str) -> Expected:
@@ -344,7 +356,11 @@ def _run(case: Case, known: _Routing, now: float) -> Outcome:
     except InputError as exc:
         where = "caller" if "telephone" in exc.message else "at"
         raise case.wrong(where, exc.message, exc.hint) from exc
-    inputs = replace(case.inputs, history=case.earlier.history(at))
+    try:
+        webhooks = tuple((node or ANY, (reply_of(entry.flow, node, word),)) for node, word in case.webhooks)
+    except InputError as exc:
+        raise case.wrong("webhook", exc.message, exc.hint) from exc
+    inputs = replace(case.inputs, history=case.earlier.history(at), webhooks=webhooks)
     made = simulate(table, entry.number.e164, caller, at, inputs)
     return Outcome(case, tuple(_compare(expected, made, entry)), made)
 

@@ -262,6 +262,25 @@ class GotoFlow:
 
 
 @dataclass(frozen=True, slots=True)
+class Webhook:
+    """Ask a web service for a branch, tags and values, while the caller waits."""
+
+    url: str
+    next: str
+    """After an answer that names no branch."""
+    on_failed: str
+    """Not reached, or answered with anything that cannot be used."""
+    on_timeout: str
+    branches: tuple[tuple[str, str], ...] = ()
+    """(what the service calls it, node) pairs."""
+    timeout: float = 2.0
+    """Seconds for everything: to find the service, connect, and read its answer."""
+
+    def branch(self, name: str) -> str | None:
+        return next((to for each, to in self.branches if each == name), None)
+
+
+@dataclass(frozen=True, slots=True)
 class Hangup:
     """End the call."""
 
@@ -270,7 +289,21 @@ class Hangup:
 
 
 Node: TypeAlias = (
-    Play | Menu | Gather | Consent | Dial | Hours | Split | Geo | Caller | Voicemail | Tag | Set | GotoFlow | Hangup
+    Play
+    | Menu
+    | Gather
+    | Consent
+    | Dial
+    | Hours
+    | Split
+    | Geo
+    | Caller
+    | Voicemail
+    | Tag
+    | Set
+    | GotoFlow
+    | Webhook
+    | Hangup
 )
 
 HANGUP_CAUSES: dict[str, int] = {
@@ -343,6 +376,9 @@ def exits(node: Node) -> tuple[tuple[str, str | None], ...]:
             return (("next", node.next),)
         case GotoFlow():
             return (("next", node.to),) if node.to is not None else ()
+        case Webhook():
+            branches = tuple((f"branch {name}", to) for name, to in node.branches)
+            return (*branches, ("next", node.next), ("timeout", node.on_timeout), ("failed", node.on_failed))
         case Hangup():
             return ()
 

@@ -11,7 +11,6 @@ nodes:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -20,6 +19,8 @@ import yaml
 from callrouter.core.flow import languages
 from callrouter.core.flow import nodes as n
 from callrouter.core.flow import parse_branches as branches
+from callrouter.core.flow.names import MAX_VALUE, NODE_NAME, VALUE
+from callrouter.core.flow.parse_webhook import webhook
 from callrouter.core.flow.source import (
     Fields,
     compose,
@@ -38,7 +39,6 @@ from callrouter.core.hours import check_hours
 from callrouter.core.model import RecordingPolicy
 from callrouter.errors import InputError
 
-NODE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 MAX_NODES = 200
 MAX_ENTRY = 64
 """Digits of an entry."""
@@ -46,8 +46,6 @@ DIGITS = "0123456789*#"
 REPEAT = "repeat"
 CONSENT_DIGITS = {n.ConsentMode.OPT_IN: "1", n.ConsentMode.OPT_OUT: "9"}
 """The keys that agree and refuse, where a flow names no other."""
-MAX_VALUE = 200
-VALUE = re.compile(rf".{{1,{MAX_VALUE}}}")
 
 
 def are_keys(text: str) -> bool:
@@ -329,6 +327,7 @@ _READERS: dict[str, Callable[[Fields], n.Node]] = {
     "tag": _tag,
     "set": _set,
     "goto_flow": _goto_flow,
+    "webhook": webhook,
     "hangup": _hangup,
 }
 

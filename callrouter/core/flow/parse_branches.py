@@ -8,10 +8,10 @@ import yaml
 
 from callrouter.core import phone
 from callrouter.core.flow import nodes as n
+from callrouter.core.flow.names import TAG
 from callrouter.core.flow.source import Fields, fail, items, scalar, whole, words
 
 PREFIX = re.compile(r"\+[1-9][0-9]{0,14}")
-TAG = re.compile(r"[^\s,;][^,;\n]{0,62}")
 MAX_DAYS = 400
 """How long a caller is remembered."""
 CODE = re.compile(r"[0-9]{1,10}")

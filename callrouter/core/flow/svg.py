@@ -36,6 +36,7 @@ COLOURS: dict[type, str] = {
     n.Tag: "#8a8f98",
     n.Set: "#7d8496",
     n.GotoFlow: "#565f9c",
+    n.Webhook: "#5f7a8f",
     n.Hangup: "#b4524c",
 }
 

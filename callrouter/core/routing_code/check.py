@@ -15,6 +15,7 @@ from callrouter.core.flow.check import check_flow, targets_of
 from callrouter.core.flow.link import home, together
 from callrouter.core.flow.parse import parse_flow
 from callrouter.core.flow.source import suggest
+from callrouter.core.flow.urls import Hosts
 from callrouter.core.groups import checked_members
 from callrouter.core.hours import is_open, next_change
 from callrouter.core.recording_policy import decide_recording
@@ -51,17 +52,20 @@ class ClockChange:
     forward: bool
 
 
-def check_routing(routing: Routing, prompts: Mapping[str, Collection[str]], now: float) -> list[Problem]:
+def check_routing(
+    routing: Routing, prompts: Mapping[str, Collection[str]], now: float, hosts: Hosts | None = None
+) -> list[Problem]:
     """Everything that is wrong, errors first.
 
     :param routing: the whole of it, with every field
     :param prompts: names of uploaded prompts by company
     :param now: seconds since the epoch
+    :param hosts: web services that the settings allow to be asked; None: it is not looked at
     """
     names: dict[tuple[str, str], list[str]] = {}
     for key in routing:
         names.setdefault((key.kind, key.company), []).append(key.name)
-    found = [*_references(routing, names), *_flows(routing, names, prompts)]
+    found = [*_references(routing, names), *_flows(routing, names, prompts, hosts)]
     broken = any(problem.severity == "error" for problem in found)
     table = build_table(to_snapshot(routing, 0))
     found += _targets(routing, table)
@@ -110,7 +114,10 @@ def _group(key: Key, values: Mapping[str, Any], targets: Collection[str]) -> Ite
 
 
 def _flows(
-    routing: Routing, names: Mapping[tuple[str, str], list[str]], prompts: Mapping[str, Collection[str]]
+    routing: Routing,
+    names: Mapping[tuple[str, str], list[str]],
+    prompts: Mapping[str, Collection[str]],
+    hosts: Hosts | None,
 ) -> Iterator[Problem]:
     parsed: dict[Key, n.Flow] = {}
     for key, values in routing.items():
@@ -125,7 +132,7 @@ def _flows(
     for key, flow in parsed.items():
         targets, groups = (names.get((kind, key.company), []) for kind in ("target", "group"))
         known = prompts.get(key.company, ())
-        for found in check_flow(flow, targets, known, groups, others=others[key.company]):
+        for found in check_flow(flow, targets, known, groups, others=others[key.company], hosts=hosts):
             yield Problem(found.severity, key, "text", found.message, found.hint, found.node or None)
 
 

@@ -19,6 +19,7 @@ from callrouter.core.routing_code.tables import (
     Other,
     Ref,
     Ring,
+    Service,
     State,
 )
 
@@ -27,11 +28,13 @@ Place: TypeAlias = tuple[Case, Ref]
 
 
 class Choice(NamedTuple):
-    """What callers press at a menu; alternatives that come to the same."""
+    """What callers press at a menu, or what a web service answers; alternatives that come to the same."""
 
     alike: tuple[str, ...]
     known: frozenset[str]
-    """All keys that mean something there."""
+    """All keys, or branches, that mean something there."""
+    webhook: str = ""
+    """The node that asks the service; "" at a menu."""
 
 
 Choices: TypeAlias = tuple[Choice, ...]
@@ -61,7 +64,8 @@ def leaves(
     states = old.state(a), new.state(b)
     if (a, b) in path:
         return []
-    if not any(isinstance(state, Ask) for state in states) or len(choices) >= MAX_MENUS:
+    webhook = _asked_alike(states)
+    if not (webhook or any(isinstance(state, Ask) for state in states)) or len(choices) >= MAX_MENUS:
         return [Leaf(choices, a, b, not same(was, will))]
     groups: dict[tuple[Ref, Ref], list[str]] = {}
     known = frozenset(key for state in states if isinstance(state, Ask) for key, _ in state.keys)
@@ -70,9 +74,9 @@ def leaves(
     found = [
         leaf
         for (c, d), alike in groups.items()
-        for leaf in leaves((old, c), (new, d), (*choices, Choice(tuple(alike), known)), path | {(a, b)})
+        for leaf in leaves((old, c), (new, d), (*choices, Choice(tuple(alike), known, webhook)), path | {(a, b)})
     ]
-    if found and all(leaf.differs for leaf in found) and not all(isinstance(state, Ask) for state in states):
+    if found and all(leaf.differs for leaf in found) and not (webhook or all(isinstance(s, Ask) for s in states)):
         return [Leaf(choices, a, b, True)]
     return found
 
@@ -91,7 +95,7 @@ def same(was: Place, will: Place, assumed: frozenset[tuple[int, Ref, int, Ref]] 
         if any(isinstance(state, Chance) for state in states):
             if not _same_chances((old, a), (new, b), frozenset(seen)):
                 return False
-        elif any(isinstance(state, Ask) for state in states):
+        elif any(isinstance(state, Ask) for state in states) or _asked_alike(states):
             waiting += [((old, _lead(states[0], c, a)), (new, _lead(states[1], c, b))) for c in _choices(states)]
         elif _label(states[0]) != _label(states[1]):
             return False
@@ -125,32 +129,47 @@ def _label(state: State) -> object:
             return state
         case Ring():
             return [dialled for _, dialled in state.who], state.how
+        case Service():
+            return state.url, [name for name, _ in state.exits]
         case Other():
             return state.kind, [name for name, _ in state.exits]
     return type(state)
 
 
 def _exits(state: State) -> tuple[tuple[str, Ref], ...]:
-    return state.exits if isinstance(state, Ring | Other) else ()
+    return state.exits if isinstance(state, Ring | Service | Other) else ()
+
+
+def _asked_alike(states: tuple[State, State]) -> str:
+    """The node that asks the same service in both, so that its answers can be told one by one; "" without one."""
+    was, will = states
+    alike = isinstance(was, Service) and isinstance(will, Service) and was.url == will.url
+    return will.node if alike and isinstance(will, Service) else ""
 
 
 def _choices(states: Iterable[State]) -> list[str]:
+    states = tuple(states)
     asks = [state for state in states if isinstance(state, Ask)]
+    if not asks:
+        return list(dict.fromkeys(name for state in states for name, _ in _exits(state)))
     keys = sorted({key for ask in asks for key, _ in ask.keys})
     return [*keys, *([ENTRY] if any(ask.takes_entry for ask in asks) else []), NOTHING, WRONG, AGAIN]
 
 
 def _lead(state: State, choice: str, ref: Ref) -> Ref:
-    return state.leads(choice) if isinstance(state, Ask) else ref
+    return state.leads(choice) if isinstance(state, Ask | Service) else ref
 
 
 def pressed(choices: Choices) -> str:
     """What callers press, in words: ``press 1, then nothing``; "" for whatever they press."""
     told = []
-    for alike, _ in choices:
-        words = [each for each in alike if each != AGAIN or WRONG not in alike]
-        told.append(" or ".join(words))
-    return "press " + ", then ".join(told) if told else ""
+    for place, (alike, _, webhook) in enumerate(choices):
+        words = " or ".join(each for each in alike if each != AGAIN or WRONG not in alike)
+        if webhook:
+            told.append(f"get {words} from webhook {webhook}")
+        else:
+            told.append(words if place and not choices[place - 1].webhook else f"press {words}")
+    return ", then ".join(told)
 
 
 def two_words(was: Place, will: Place) -> tuple[str, str]:
@@ -176,7 +195,7 @@ def _first_difference(was: Place, will: Place) -> Iterator[tuple[str, Place, Pla
             continue
         seen.add((a, b))
         states = old.state(a), new.state(b)
-        if any(isinstance(state, Ask) for state in states):
+        if any(isinstance(state, Ask) for state in states) or _asked_alike(states):
             pairs = [(c, _lead(states[0], c, a), _lead(states[1], c, b)) for c in _choices(states)]
         elif _label(states[0]) == _label(states[1]):
             exits = zip(_exits(states[0]), _exits(states[1]), strict=True)
@@ -206,6 +225,9 @@ def words(place: Place, *, detail: int = 0, path: tuple[Ref, ...] = ()) -> str:
         case Ask():
             keys = [(key, state.leads(key)) for key in _choices((state,)) if key not in (WRONG, AGAIN)]
             return f"a menu ({_grouped(case, keys, detail, (*path, ref))})"
+        case Service():
+            name = f"webhook {state.node} ({state.url})" if detail else f"webhook {state.node}"
+            return f"{name} ({_grouped(case, state.exits, detail, (*path, ref))})"
         case Chance():
             parts = [
                 f"{percent} %: {words((case, to), detail=detail, path=(*path, ref))}" for percent, to in state.branches

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from callrouter.core.clocks import DAY, midnight
 from callrouter.core.flow import nodes as n
 from callrouter.core.flow.link import home
+from callrouter.core.flow.urls import host_of
 from callrouter.core.routing import Entry, RoutingTable
 from callrouter.core.routing_code.attributes import Attribute, attributes, changed
 from callrouter.core.routing_code.callers import CallerClass, classes
@@ -154,9 +155,12 @@ class _Comparison:
     def _undecided(self, entries: list[Entry]) -> None:
         for entry in entries:
             for name, node in entry.flow.nodes.items():
+                place = "/".join(home(entry.flow, name))
                 if isinstance(node, n.Split):
-                    place = "/".join(home(entry.flow, name))
                     told = f"{place}: which callers fall on which branch; the percentages are compared"
+                    self.undecided[told] = None
+                elif isinstance(node, n.Webhook):
+                    told = f"{place}: what {host_of(node.url)} answers; each answer is looked at"
                     self.undecided[told] = None
 
 

@@ -78,6 +78,24 @@ NOTHING, WRONG, AGAIN, ENTRY = "nothing", "another key", "only other keys", "an 
 
 
 @dataclass(frozen=True, slots=True)
+class Service:
+    """A web service is asked; what it will answer nobody knows."""
+
+    node: str
+    url: str
+    exits: Exits
+    """What its answers lead to: NO_BRANCH, NO_ANSWER and FAILURE, behind those that name a branch."""
+
+    def leads(self, answer: str) -> Ref:
+        """Where an answer leads; a branch that the node has not is a failure."""
+        named = dict(self.exits)
+        return named.get(answer, named[FAILURE])
+
+
+NO_BRANCH, NO_ANSWER, FAILURE = "no branch", "no answer", "a failure"
+
+
+@dataclass(frozen=True, slots=True)
 class Chance:
     """It is left to chance."""
 
@@ -93,7 +111,7 @@ class Other:
     exits: Exits
 
 
-State: TypeAlias = End | Ring | Ask | Chance | Other
+State: TypeAlias = End | Ring | Ask | Service | Chance | Other
 
 
 @dataclass(frozen=True)
@@ -146,6 +164,9 @@ class Case:
                     return Ring(who, _manner(self.entry, node), n.exits(node))
                 case n.Menu() | n.Gather():
                     return _ask(node)
+                case n.Webhook():
+                    others = ((NO_BRANCH, node.next), (NO_ANSWER, node.on_timeout), (FAILURE, node.on_failed))
+                    return Service(ref, node.url, (*node.branches, *others))
                 case n.Hangup():
                     return End(node.cause)
                 case n.Voicemail():

@@ -25,6 +25,7 @@ from callrouter.media.prompts import PromptLibrary
 from callrouter.runtime.call import Log
 from callrouter.runtime.dispatcher import Dispatcher
 from callrouter.runtime.executor import Executor
+from callrouter.runtime.webhooks import Webhooks
 from callrouter.store.codec import Line, items
 from callrouter.store.journal import Journal, Position, read
 from callrouter.testing.fake_asterisk import FakeAsterisk, FakeChannel, FakeRequest
@@ -197,10 +198,13 @@ class Rig:
 
 
 @asynccontextmanager
-async def open_rig(directory: Path, *, journal: Journal | None = None, log: Log | None = None) -> AsyncIterator[Rig]:
+async def open_rig(
+    directory: Path, *, journal: Journal | None = None, log: Log | None = None, webhooks: Webhooks | None = None
+) -> AsyncIterator[Rig]:
     """Wired and connected. At the end no task may be left.
 
     :param log: what calls write to, if it is not the journal
+    :param webhooks: what asks web services; None: nothing may be asked
     """
     before = asyncio.all_tasks()
     journal = journal or Journal(directory / "journal")
@@ -211,7 +215,14 @@ async def open_rig(directory: Path, *, journal: Journal | None = None, log: Log 
             library = PromptLibrary(directory / "prompts", Tone())
             executor = Executor(ari, APP, library, spool, 3600)
             dispatcher = Dispatcher(
-                ari, APP, executor, log or journal, lambda: rig.table, lambda: rig.store_problem, "US"
+                ari,
+                APP,
+                executor,
+                log or journal,
+                lambda: rig.table,
+                lambda: rig.store_problem,
+                "US",
+                webhooks=webhooks,
             )
             rig = Rig(asterisk, ari, library, executor, journal, dispatcher, directory, spool=spool)
             await rig.use(table(MENU))

@@ -109,7 +109,7 @@ def test_title_and_name_are_kept():
 
 
 def test_all_node_types_are_known():
-    deciding = {"hours", "split", "geo", "caller", "tag", "set", "goto_flow"}
+    deciding = {"hours", "split", "geo", "caller", "tag", "set", "goto_flow", "webhook"}
     assert set(NODE_TYPES) == {"play", "menu", "gather", "consent", "dial", "voicemail", "hangup"} | deciding
 
 

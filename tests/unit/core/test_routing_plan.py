@@ -85,7 +85,7 @@ def claimed(found: Plan, label: str, keys: Sequence[str]) -> list[float]:
 
 def fits(one: Difference, keys: Sequence[str]) -> bool:
     """In flows that ask each thing once, where a choice is a round."""
-    for (alike, known), pressed in zip(one.choices, [*keys, "", "", ""], strict=False):
+    for (alike, known, _), pressed in zip(one.choices, [*keys, "", "", ""], strict=False):
         if (pressed or NOTHING) not in alike and not (pressed and pressed not in known and WRONG in alike):
             return False
     return True

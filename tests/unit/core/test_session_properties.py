@@ -19,7 +19,7 @@ from callrouter.core.flow.nodes import Gather
 from callrouter.core.flow.parse import parse_flow
 from callrouter.core.keys import masked
 from callrouter.core.session import step
-from callrouter.core.state import Calling, Choosing, Leaving, Over, Saying, Session, Step, Taking
+from callrouter.core.state import Asking, Calling, Choosing, Leaving, Over, Saying, Session, Step, Taking
 from callrouter.core.walk import MAX_VISITS, node_of
 from tests.builders import CALL, DID, T0, Run, arrived, number, run, table
 from tests.random_flows import (
@@ -27,6 +27,7 @@ from tests.random_flows import (
     ENDINGS,
     HAPPENINGS,
     PASTS,
+    REPLIES,
     STATUSES,
     TARGETS,
     check_record,
@@ -44,6 +45,8 @@ def ends_of(taken: list[e.Event]) -> set[str]:
         match event:
             case e.PlaybackEnded(playback_id=ref) | e.TimerFired(timer_id=ref) | e.RecordingEnded(recording_id=ref):
                 found.add(ref)
+            case e.WebhookAnswered(ref=ref):
+                found.add(ref)
             case e.ActionFailed(ref=str(ref)):
                 found.add(ref)
     return found
@@ -57,16 +60,23 @@ def check_actions(actions: list[a.Action], taken: list[e.Event], session: Sessio
         match action:
             case a.Play(playback_id=ref) | a.StartTimer(timer_id=ref) | a.Record(recording_id=ref) | a.Dial(leg_id=ref):
                 started.append(ref)
+            case a.AskWebhook(ref=ref):
+                started.append(ref)
+            case a.StopWebhook(ref=ref):
+                assert ref in started
+                stopped.add(ref)
             case a.StopPlayback(playback_id=ref) | a.CancelTimer(timer_id=ref) | a.StopRecording(recording_id=ref):
                 assert ref in started
                 stopped.add(ref)
     # A dial that a killed controller had decided and not begun is begun under the leg that was planned.
     again = f"{CALL}-l" if any(isinstance(event, e.Resumed) and event.inside for event in taken) else None
     assert [ref for ref, n in Counter(started).items() if n > 1 and not (again and ref.startswith(again))] == []
-    waited = {getattr(session.wait, name, "") for name in ("playback_id", "timer_id", "leg_id", "recording_id")}
-    running = {ref for ref in started if ref.partition("-")[2][0] in "ptm"} - stopped - ends_of(taken) - waited
+    waited = {getattr(session.wait, name, "") for name in ("playback_id", "timer_id", "leg_id", "recording_id", "ref")}
+    running = {ref for ref in started if ref.partition("-")[2][0] in "ptmw"} - stopped - ends_of(taken) - waited
     if session.over:
-        running = {ref for ref in running if ref.startswith(f"{CALL}-t")}  # what was on the channel went with it
+        running = {
+            ref for ref in running if ref.startswith((f"{CALL}-t", f"{CALL}-w"))
+        }  # what was on the channel went with it
     assert running == set()
     for last, action in enumerate(actions, 1):
         if isinstance(action, a.Hangup | a.LeaveToFailsafe):
@@ -141,6 +151,9 @@ def test_flows_without_errors_end_or_wait_for_a_key(text, others, data):
         match wait:
             case Saying():
                 result.take(e.PlaybackEnded(at, wait.playback_id, data.draw(st.booleans())), routing)
+            case Asking():
+                reply = data.draw(st.sampled_from(REPLIES))
+                result.take(e.WebhookAnswered(at, wait.ref, result.session.node, wait.url, reply), routing)
             case Choosing():
                 result.take(e.TimerFired(at, wait.timer_id), routing)
             case Calling():

@@ -9,10 +9,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from callrouter.core import actions as a
 from callrouter.core import events as e
 from callrouter.core import notes as note
+from callrouter.core.records import Reply
 from callrouter.core.routing import RoutingTable
-from callrouter.core.state import Calling, Choosing, HandedOver, Leaving, Over, Saying, Session, Taking
+from callrouter.core.state import Asking, Calling, Choosing, HandedOver, Leaving, Over, Saying, Session, Taking
 from tests.builders import CALL, T0, Run, arrived, run
-from tests.random_flows import CAUSES, KEYS, STATUSES, check_record, tables
+from tests.random_flows import CAUSES, KEYS, REPLIES, STATUSES, check_record, tables
 
 
 class AsteriskAndCaller(RuleBasedStateMachine):
@@ -24,6 +25,7 @@ class AsteriskAndCaller(RuleBasedStateMachine):
         self.playing: list[str] = []
         self.timers: dict[str, float] = {}
         self.recording: str | None = None
+        self.asking: a.AskWebhook | None = None
         self.leg: str | None = None
         self.failsafe = 0
         self.let_go: a.Hangup | a.LeaveToFailsafe | None = None
@@ -50,6 +52,11 @@ class AsteriskAndCaller(RuleBasedStateMachine):
                     self.timers[action.timer_id] = self.now + action.seconds
                 case a.CancelTimer():
                     self.timers.pop(action.timer_id, None)
+                case a.AskWebhook():
+                    assert self.asking is None, "two services at once"
+                    self.asking = action
+                case a.StopWebhook():
+                    self.asking = None
                 case a.Record():
                     assert self.recording is None, "two recordings at once"
                     self.recording = action.recording_id
@@ -125,6 +132,13 @@ class AsteriskAndCaller(RuleBasedStateMachine):
         recording, self.recording = self.recording or "", None
         self.happens(e.RecordingEnded(self.now, recording, seconds, ok))
 
+    @precondition(lambda self: self.alive and self.asking)
+    @rule(reply=st.sampled_from(REPLIES))
+    def the_service_answers(self, reply: Reply) -> None:
+        asked, self.asking = self.asking, None
+        assert asked is not None
+        self.happens(e.WebhookAnswered(self.now, asked.ref, asked.node, asked.url, reply))
+
     @precondition(lambda self: self.alive)
     @rule(problem=st.sampled_from(["", "disk full"]))
     def the_store_changes(self, problem: str) -> None:
@@ -143,6 +157,7 @@ class AsteriskAndCaller(RuleBasedStateMachine):
     @rule()
     def the_controller_is_restarted(self) -> None:
         self.timers.clear()
+        self.asking = None
         self.call.session = run(self.routing, self.taken).session
         self.happens(e.Resumed(self.now))
 
@@ -174,7 +189,11 @@ class AsteriskAndCaller(RuleBasedStateMachine):
         if not hasattr(self, "call"):
             return
         wait = self.call.session.wait
+        assert self.asking is None or isinstance(wait, Asking)
         match wait:
+            case Asking():
+                assert self.asking is not None
+                assert (self.asking.ref, list(self.timers)) == (wait.ref, [wait.timer_id])
             case Saying():
                 assert (self.playing, self.recording, self.leg) == ([wait.playback_id], None, None)
             case Choosing():
