@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import URL, make_url
@@ -73,7 +74,7 @@ class Database:
         else:
             options["connect_args"] = {"timeout": BUSY_MS / 1000}
         try:
-            self.engine: AsyncEngine = create_async_engine(self.url, **options)
+            self.engine: AsyncEngine = create_async_engine(self._opened, **options)
         except ModuleNotFoundError as exc:
             raise DatabaseError(
                 f"the driver for {self.url.drivername} is not installed", hint="pip install 'callrouter[postgres]'"
@@ -90,6 +91,14 @@ class Database:
         """The SQLite file; None on PostgreSQL."""
         name = self.url.database
         return Path(name).absolute() if self.sqlite and name and name != ":memory:" else None
+
+    @property
+    def _opened(self) -> URL:
+        """What is opened. SQLite would make an empty database where there is none, in the place of one that is away."""
+        if self.path is None:
+            return self.url
+        only = {"mode": "rw", "uri": "true"}
+        return self.url.set(database=f"file:{quote(str(self.path))}", query={**self.url.query, **only})
 
     @property
     def shown(self) -> str:
@@ -124,7 +133,9 @@ class Database:
 
     def explain(self, exc: BaseException) -> DatabaseError | None:
         """What went wrong with the database, or None when it is no fault of the database."""
-        return explain(exc, self.shown)
+        found = explain(exc, self.shown)
+        opened = found is not None and isinstance(exc, DBAPIError)
+        return self._absent() if opened and self.path is not None and not self.path.exists() else found
 
     async def check(self) -> SchemaState:
         """How the schema of the database stands to this program.

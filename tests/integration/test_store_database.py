@@ -82,6 +82,27 @@ async def test_a_database_that_is_not_set_up(tmp_path: Path, postgres: PostgresS
         await database.dispose()
 
 
+async def test_a_file_that_goes_away_at_the_last_moment_is_not_replaced_by_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "odd name#.db"
+    database = Database(f"sqlite+aiosqlite:///{path}")
+    await database.upgrade()
+    await database.dispose()
+    path.rename(tmp_path / "aside")
+    looked = iter([True])
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda self: next(looked, None) or exists(self))
+    with pytest.raises(DatabaseError, match="does not exist"):
+        async with database.session(read_only=True) as session:
+            await session.execute(text("SELECT 1 FROM config_state"))
+    assert not exists(path)
+    (tmp_path / "aside").rename(path)
+    async with database.session() as session:
+        assert (await session.execute(text("SELECT count(*) FROM config_state"))).scalar() == 1
+    await database.dispose()
+
+
 async def test_a_locked_database(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     other = sqlite3.connect(str(sqlite.path), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
