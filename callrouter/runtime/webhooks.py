@@ -20,7 +20,7 @@ from yarl import URL
 
 import callrouter
 from callrouter.core import actions as a
-from callrouter.core.flow.urls import Hosts, refused
+from callrouter.core.flow.urls import Hosts, host_of, refused
 from callrouter.core.records import Reply, WebhookResult
 from callrouter.core.webhooks import read_reply
 from callrouter.errors import InputError
@@ -73,7 +73,7 @@ class Webhooks:
         if self._secret is None:
             return _failed("not asked: there is no secret to sign with")
         if self.running >= self._at_once:
-            log.warning("webhooks_full", url=asked.url, running=self.running)
+            log.warning("webhooks_full", host=host_of(asked.url), running=self.running)
             return _failed(f"not asked: {self.running} requests run already")
         self.running += 1
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from callrouter.errors import InputError
 
@@ -55,9 +56,19 @@ def check_url(url: str) -> str:
         hint = "requests are signed instead; see the guide 'web services'"
         raise InputError("the address holds a user name or password, which would be written into logs", hint=hint)
     match = _URL.fullmatch(url)
-    if match is None or not 0 < int(match[3] or 1) < 65536 or "#" in url:
+    if match is None or not 0 < int(match[3] or 1) < 65536 or "#" in url or not _is_host(match[2]):
         raise InputError(f"{url!r} is no address of a service", hint="for example https://crm.example.com/callrouter")
     return url
+
+
+def _is_host(text: str) -> bool:
+    if not text.startswith("["):
+        return True
+    try:
+        ip_address(text[1:-1])
+    except ValueError:
+        return False
+    return True
 
 
 def host_of(url: str) -> str:

@@ -64,11 +64,12 @@ def leaves(
     states = old.state(a), new.state(b)
     if (a, b) in path:
         return []
-    webhook = _asked_alike(states)
+    webhook = _service(states)
     if not (webhook or any(isinstance(state, Ask) for state in states)) or len(choices) >= MAX_MENUS:
         return [Leaf(choices, a, b, not same(was, will))]
     groups: dict[tuple[Ref, Ref], list[str]] = {}
-    known = frozenset(key for state in states if isinstance(state, Ask) for key, _ in state.keys)
+    asks = (state.keys for state in states if isinstance(state, Ask))
+    known = frozenset(_choices(states) if webhook else (key for keys in asks for key, _ in keys))
     for choice in _choices(states):
         groups.setdefault((_lead(states[0], choice, a), _lead(states[1], choice, b)), []).append(choice)
     found = [
@@ -76,7 +77,7 @@ def leaves(
         for (c, d), alike in groups.items()
         for leaf in leaves((old, c), (new, d), (*choices, Choice(tuple(alike), known, webhook)), path | {(a, b)})
     ]
-    if found and all(leaf.differs for leaf in found) and not (webhook or all(isinstance(s, Ask) for s in states)):
+    if found and all(leaf.differs for leaf in found) and not all(isinstance(s, Ask | Service) for s in states):
         return [Leaf(choices, a, b, True)]
     return found
 
@@ -95,8 +96,11 @@ def same(was: Place, will: Place, assumed: frozenset[tuple[int, Ref, int, Ref]] 
         if any(isinstance(state, Chance) for state in states):
             if not _same_chances((old, a), (new, b), frozenset(seen)):
                 return False
-        elif any(isinstance(state, Ask) for state in states) or _asked_alike(states):
+        elif any(isinstance(state, Ask) for state in states) or _service(states):
             waiting += [((old, _lead(states[0], c, a)), (new, _lead(states[1], c, b))) for c in _choices(states)]
+        elif isinstance(states[0], Service) and isinstance(states[1], Service):
+            # Each may answer anything, whatever the other one does.
+            waiting += [((old, c), (new, b)) for _, c in states[0].exits]
         elif _label(states[0]) != _label(states[1]):
             return False
         else:
@@ -140,18 +144,20 @@ def _exits(state: State) -> tuple[tuple[str, Ref], ...]:
     return state.exits if isinstance(state, Ring | Service | Other) else ()
 
 
-def _asked_alike(states: tuple[State, State]) -> str:
-    """The node that asks the same service in both, so that its answers can be told one by one; "" without one."""
-    was, will = states
-    alike = isinstance(was, Service) and isinstance(will, Service) and was.url == will.url
-    return will.node if alike and isinstance(will, Service) else ""
+def _service(states: tuple[State, State]) -> str:
+    """The node that asks a web service whose answers can be told one by one; "" without one, or with two services."""
+    services = [state for state in states if isinstance(state, Service)]
+    if any(isinstance(state, Ask) for state in states) or len({state.url for state in services}) != 1:
+        return ""
+    return services[-1].node
 
 
 def _choices(states: Iterable[State]) -> list[str]:
     states = tuple(states)
     asks = [state for state in states if isinstance(state, Ask)]
     if not asks:
-        return list(dict.fromkeys(name for state in states for name, _ in _exits(state)))
+        services = (state for state in states if isinstance(state, Service))
+        return list(dict.fromkeys(name for service in services for name, _ in service.exits))
     keys = sorted({key for ask in asks for key, _ in ask.keys})
     return [*keys, *([ENTRY] if any(ask.takes_entry for ask in asks) else []), NOTHING, WRONG, AGAIN]
 
@@ -195,7 +201,7 @@ def _first_difference(was: Place, will: Place) -> Iterator[tuple[str, Place, Pla
             continue
         seen.add((a, b))
         states = old.state(a), new.state(b)
-        if any(isinstance(state, Ask) for state in states) or _asked_alike(states):
+        if any(isinstance(state, Ask) for state in states) or _service(states):
             pairs = [(c, _lead(states[0], c, a), _lead(states[1], c, b)) for c in _choices(states)]
         elif _label(states[0]) == _label(states[1]):
             exits = zip(_exits(states[0]), _exits(states[1]), strict=True)

@@ -67,6 +67,24 @@ async def test_the_time_is_for_everything(service, webhooks, path):
     await until(lambda: webhooks.running == 0)
 
 
+@pytest.mark.parametrize(
+    "sent", [b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"X: " + b"y" * 70_000 + b"\r\n\r\n", b"\x16\x03\x01"]
+)
+async def test_a_service_that_speaks_something_else(sent):
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(sent)
+        writer.close()
+
+    async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        made = Webhooks(parse_hosts(f"127.0.0.1:{port}"), lambda: SECRET)
+        reply = await made.ask(question(f"http://127.0.0.1:{port}/"))
+        await made.aclose()
+    assert reply.result is FAILED
+    assert reply.reason.startswith(("its answer could not be read", "it closed the connection")), reply
+
+
 async def test_a_service_that_is_not_there(webhooks, service):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
+import yarl
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from callrouter.core import actions as a
 from callrouter.core import events as e
 from callrouter.core import notes as note
+from callrouter.core.flow import urls
 from callrouter.core.flow.check import check_flow
 from callrouter.core.flow.draw import as_mermaid, as_text
 from callrouter.core.flow.nodes import Webhook
@@ -282,6 +287,7 @@ BASE = "type: webhook, url: 'https://a.example', next: bye, on_failed: bye"
         ("type: webhook, url: 'https://a.example\\b', next: bye, on_failed: bye", 3, 27, "is no address of a service"),
         ("type: webhook, url: 'https://a.example:0/', next: bye, on_failed: bye", 3, 27, "is no address of a service"),
         ("type: webhook, url: 'https://a.example/#x', next: bye, on_failed: bye", 3, 27, "is no address of a service"),
+        ("type: webhook, url: 'https://[::::]/', next: bye, on_failed: bye", 3, 27, "is no address of a service"),
         ("type: webhook, url: 'https:///x', next: bye, on_failed: bye", 3, 27, "is no address of a service"),
         (f"{BASE}, timeout: 0.1", 3, 84, "timeout must be seconds from 0.2 to 10"),
         (f"{BASE}, timeout: 11", 3, 84, "timeout must be seconds from 0.2 to 10"),
@@ -333,6 +339,23 @@ def test_without_an_exit_for_the_time_out_it_is_a_failure():
 )
 def test_only_services_that_the_settings_name_are_asked(url, hosts, allowed):
     assert (refused(url, parse_hosts(hosts)) is None) is allowed
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.from_regex(urls._URL, fullmatch=True) | st.from_regex(r"https?://[ -~]{1,30}", fullmatch=True))
+def test_the_service_that_is_checked_is_the_one_that_is_asked(url):
+    try:
+        urls.check_url(url)
+    except InputError:
+        return
+    seen = yarl.URL(url, encoded=True)
+    (listed,) = parse_hosts(f"{seen.scheme}://{urls.host_of(url)}")
+    host = str(seen.raw_host).lower()
+    same = ip_address(host) == ip_address(listed.host[1:-1]) if ":" in host else host == listed.host
+    assert same
+    assert seen.port == (listed.port or {"https": 443, "http": 80}[seen.scheme])
+    assert seen.user is None
+    assert refused(url, (listed,)) is None
 
 
 @pytest.mark.parametrize("text", ["https://crm.example.com/path", "user@crm.example.com", "a b", "ftp://x", "x:port"])

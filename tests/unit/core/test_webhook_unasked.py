@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from callrouter.core.cdr import fold
 from callrouter.core.failsafe_plan import at_moment
@@ -13,7 +16,9 @@ from callrouter.core.flow.parse import parse_flow
 from callrouter.core.flow.replied import reply_of
 from callrouter.core.records import Reply, WebhookResult
 from callrouter.core.replay import Doubt, Verdict, replay
+from callrouter.core.routing_code.outcomes import Choice
 from callrouter.core.routing_code.plan import make_plan
+from callrouter.core.routing_code.tables import FAILURE, NO_ANSWER, NO_BRANCH
 from callrouter.core.simulate import ANY, Inputs, simulate
 from callrouter.errors import FlowError, InputError
 from tests.builders import CALL, CALLER, DID, T0, snapshot, table
@@ -146,9 +151,68 @@ def test_a_plan_tells_another_service_and_none_at_all():
     assert "webhook crm (https://crm.example.com/callrouter)" in difference.was
     assert "webhook crm (https://new.example.com/callrouter)" in difference.will
     direct = make_plan(ROUTING, table(FLOW.replace("start: crm", "start: sales")), T0, 7)
-    (difference,) = direct.changes[0].differences
+    assert {each.words().partition("callers who ")[2] for each in direct.changes[0].differences} == {
+        "get support from webhook crm: was Ben, will be Ana",
+        "get no branch from webhook crm: was hang-up, will be Ana",
+        "get no answer from webhook crm: was hang-up (busy), will be Ana",
+        "get a failure from webhook crm: was hang-up (congestion), will be Ana",
+    }
+    nobody = make_plan(ROUTING, table(flow("down", "down: {type: hangup, cause: rejected}")), T0, 7)
+    (difference,) = nobody.changes[0].differences
     assert difference.was.startswith("webhook crm (vip: Ana; support: Ben; no branch: hang-up")
-    assert difference.will == "Ana"
+    useless = flow("crm", f"crm: {{type: webhook, url: '{URL}', next: sales, on_failed: sales}}", *ENDS)
+    assert make_plan(table(flow("sales", *ENDS)), table(useless), T0, 7).elsewhere is False
+
+
+PLACES = ["ana", "ben", "bye", "second"]
+WORDS = {"vip": "vip", "gold": "gold", "next": NO_BRANCH, "timeout": NO_ANSWER, "failed": FAILURE}
+
+
+@st.composite
+def asking_twice(draw: st.DrawFn) -> str:
+    """A flow that asks a service, and after some of its answers another one."""
+
+    def node(name: str, places: list[str]) -> str:
+        to = [draw(st.sampled_from(places)) for _ in range(5)]
+        gold = f", gold: {to[1]}" if draw(st.booleans()) else ""
+        return (
+            f"{name}: {{type: webhook, url: 'https://{name}.example/', branches: {{vip: {to[0]}{gold}}}, "
+            f"next: {to[2]}, on_timeout: {to[3]}, on_failed: {to[4]}}}"
+        )
+
+    exits = "on_busy: bye, on_no_answer: bye, on_failed: bye"
+    rings = (f"{one}: {{type: dial, target: {one}, {exits}}}" for one in PLACES[:2])
+    return flow("first", node("first", PLACES), node("second", PLACES[:3]), *rings)
+
+
+@settings(max_examples=25, deadline=None)
+@given(asking_twice(), asking_twice())
+def test_a_plan_tells_exactly_the_answers_by_which_calls_go_elsewhere(was: str, will: str) -> None:
+    before, after = table(was), table(will)
+    found = [each for change in make_plan(before, after, T0, 2).changes for each in change.differences]
+    for first, second in itertools.product(WORDS, WORDS):
+        said = {"first": first, "second": second}
+        rung = []
+        for routing in (before, after):
+            replies = tuple((node, (Reply(*_replied(word)),)) for node, word in said.items())
+            rung.append(simulate(routing, DID, CALLER, T0, Inputs(webhooks=replies)).rung)
+        fits = [each for each in found if all(_fits(choice, said) for choice in each.choices)]
+        assert bool(fits) is (rung[0] != rung[1]), (said, rung, [each.words() for each in found])
+
+
+def _fits(choice: Choice, said: dict[str, str]) -> bool:
+    """Whether an answer is among a choice's; a branch that no node knows is a failure."""
+    answer = WORDS[said[choice.webhook]]
+    return answer in choice.alike or (answer not in choice.known and FAILURE in choice.alike)
+
+
+def _replied(word: str) -> tuple[WebhookResult, str, str | None]:
+    match word:
+        case "next":
+            return OK, "", None
+        case "timeout" | "failed":
+            return WebhookResult(word), "", None
+    return OK, "", word
 
 
 def test_a_menu_behind_an_answer_is_told_with_it():
