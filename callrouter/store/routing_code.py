@@ -90,9 +90,8 @@ async def apply_changes(
     :param explain: says of a refused change where it came from
     :raises CallrouterError: as the functions of :mod:`callrouter.store.config`
     """
-    made = list(planned)
     flows: dict[str, dict[str, Change]] = {}
-    for change in made:
+    for change in planned:
         if change.key.kind == "flow":
             flows.setdefault(change.key.company, {}).update(dict.fromkeys(_names(change), change))
         await _explained(_apply(session, change, who, why), change, explain)
