@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +37,9 @@ from tests.random_flows import (
     other_flows,
     tables,
 )
+
+pytestmark = pytest.mark.timeout(600)
+"""Many examples: a slow machine takes longer than other tests may."""
 
 
 def ends_of(taken: list[e.Event]) -> set[str]:
