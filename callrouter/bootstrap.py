@@ -24,9 +24,8 @@ from callrouter.asterisk.secrets import load_secrets, webhook_secret
 from callrouter.config import Settings
 from callrouter.core.flow.urls import parse_hosts
 from callrouter.errors import AriError
-from callrouter.media.piper import speaker_of
-from callrouter.media.prompts import PromptLibrary
 from callrouter.media.store_health import StoreWatch
+from callrouter.media.voices import prompt_library
 from callrouter.runtime.callers import Callers
 from callrouter.runtime.configuration import Configuration, trunks_in_force
 from callrouter.runtime.dispatcher import Dispatcher
@@ -50,11 +49,6 @@ log = structlog.get_logger(__name__)
 
 DISPOSE_SECONDS = 5.0
 """A database that does not answer is not said goodbye to."""
-
-
-def prompt_library(settings: Settings) -> PromptLibrary:
-    """Where prompts are found and made."""
-    return PromptLibrary(settings.prompts_dir, speaker_of(settings))
 
 
 @asynccontextmanager

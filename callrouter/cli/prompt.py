@@ -64,10 +64,9 @@ def _take(app: App, file: Path) -> Upload:
 
     :raises PromptError: it is no audio
     """
-    from callrouter.media.piper import speaker_of
-    from callrouter.media.prompts import PromptLibrary
+    from callrouter.media.voices import prompt_library
 
-    return PromptLibrary(app.settings.prompts_dir, speaker_of(app.settings)).take_upload(file)
+    return prompt_library(app.settings).take_upload(file)
 
 
 prompt.add_command(record)

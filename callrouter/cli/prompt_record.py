@@ -66,12 +66,11 @@ def record(
     TARGET rings. Who answers speaks after the tone and presses pound, hears the recording, and keeps it by 1 or by
     hanging up, or records again by 2. Asterisk must be running.
     """
-    from callrouter.media.piper import speaker_of
-    from callrouter.media.prompts import PromptLibrary
+    from callrouter.media.voices import prompt_library
     from callrouter.store.config import add_prompt, edit_prompt
 
     wanted = app.read(lambda session: _wanted(session, name, target, company, replace=replace))
-    library = PromptLibrary(app.settings.prompts_dir, speaker_of(app.settings))
+    library = prompt_library(app.settings)
     output.say(f"ringing {wanted.target} …", err=True)
     with app.quiet():
         sound = interrupt.run(lambda: _recorded(app, library, wanted, seconds, ring))

@@ -206,7 +206,7 @@ def simulation_json(made: Simulation) -> dict[str, Any]:
 def print_simulation(made: Simulation, timezone: str, number: str) -> None:
     """A simulated call for people."""
     from callrouter.core.hours import local_time
-    from callrouter.core.simulate import Kind
+    from callrouter.core.simulated_lines import Kind
 
     record = made.record
     when = f"{output.iso(record.started_at, _zone(timezone)) or ''}"[:19].replace("T", " ")

@@ -11,14 +11,14 @@ from enum import StrEnum
 from callrouter.core import actions as a
 from callrouter.core import events as e
 from callrouter.core.cdr import LogItem, fold
-from callrouter.core.disposition import cause_text, trunk_failed
-from callrouter.core.flow.nodes import Prompts
+from callrouter.core.disposition import trunk_failed
 from callrouter.core.groups import Facts
 from callrouter.core.identity import NO_CALLS, CallerHistory
 from callrouter.core.keys import masked
 from callrouter.core.records import CallRecord, Reply
 from callrouter.core.routing import Destination, RoutingTable, Way
 from callrouter.core.session import step
+from callrouter.core.simulated_lines import Kind, Line, line_of, seconds_of, spoken
 from callrouter.core.state import (
     BACKUP_LEG,
     Arriving,
@@ -38,10 +38,6 @@ CALL_ID = "simulated"
 CHANNEL = "simulated.1"
 MAX_EVENTS = 20_000
 """More than any call can need: a call passes at most 200 nodes, and no node takes a hundred events."""
-SPOKEN = 14.0
-"""Characters that are spoken in a second, about."""
-FILE_SECONDS = 3.0
-"""An uploaded prompt is taken to last so long."""
 KEY_SECONDS = 1.0
 """Between two keys, and before the first one."""
 RING_SECONDS = 6.0
@@ -124,30 +120,6 @@ class Inputs:
         return found[min(time, len(found) - 1)]
 
 
-class Kind(StrEnum):
-    """What a line of a simulation tells."""
-
-    DECISION = "decision"
-    HEARS = "hears"
-    """What the caller hears."""
-    RINGS = "rings"
-    DOES = "does"
-    """What the caller does, or is done to the call."""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One thing that happens in a simulated call."""
-
-    seconds: float
-    """Since the call arrived; lengths of prompts are estimated."""
-    kind: Kind
-    path: str
-    """Where in the routing: ``front-desk@3/menu``; empty for what the caller does or hears."""
-    what: str
-    why: str = ""
-
-
 @dataclass(frozen=True, slots=True)
 class Simulation:
     """A call from its arrival to its end."""
@@ -192,15 +164,10 @@ class Simulation:
             kind = Kind.RINGS if one.what.startswith("dial ") else Kind.DECISION
             told.append(Line(one.at - begin, kind, legs.get(one.path, one.path), one.what, one.why))
         for at, action in self.asked:
-            if (line := _line(at - begin, action)) is not None:
+            if (line := line_of(at - begin, action)) is not None:
                 told.append(line)
         # All that one event brings about bears its time; events are never of the same one.
         return tuple(sorted(told, key=lambda line: line.seconds))
-
-
-def spoken(prompts: Prompts) -> str:
-    """Prompts as text."""
-    return " ".join(prompt.text or f"[{prompt.file}]" for prompt in prompts)
 
 
 def simulate(table: RoutingTable, did: str, caller: str | None, at: float, inputs: Inputs = Inputs()) -> Simulation:
@@ -273,7 +240,7 @@ class World:
             if isinstance(action, a.StartTimer):
                 self.timers[action.timer_id] = event.at + action.seconds
             elif isinstance(action, a.Play):
-                self.last_play = _seconds(action.prompts)
+                self.last_play = seconds_of(action.prompts)
 
     def next_events(self) -> Iterator[e.Event]:
         """What happens next, by what the call waits for: at least one event, about just that."""
@@ -425,33 +392,3 @@ class World:
             if destination.target.name != before or self.failed:
                 before = destination.target.name
                 yield place, destination, way
-
-
-def _seconds(prompts: Prompts) -> float:
-    return sum(max(0.5, len(prompt.text) / SPOKEN) if prompt.text else FILE_SECONDS for prompt in prompts) or 0.5
-
-
-def _line(seconds: float, action: a.Action) -> Line | None:
-    match action:
-        case a.Play():
-            return Line(seconds, Kind.HEARS, "", f"“{spoken(action.prompts)}”")
-        case a.Dial():
-            parts = ["music" if action.music else "ringing", "recorded" if action.record else "not recorded"]
-            endpoint = action.endpoint or " and ".join(each.endpoint for each in action.branches)
-            if not action.branches:
-                parts.append(f"the business sees {action.caller_id or 'the number of the caller'}")
-            if action.whisper:
-                parts.append(f"and first hears “{spoken(action.whisper)}”")
-            return Line(seconds, Kind.HEARS, "", parts[0], "; ".join([endpoint, *parts[1:]]))
-        case a.Record():
-            beep = "a beep, then " if action.beep else ""
-            return Line(
-                seconds, Kind.HEARS, "", f"{beep}silence: a message of up to {action.max_seconds} s is recorded"
-            )
-        case a.Hangup():
-            return Line(seconds, Kind.DOES, "", f"callrouter hangs up: {cause_text(action.cause)}")
-        case a.StopLeg():
-            return Line(seconds, Kind.DOES, "", "the leg is ended")
-        case a.LeaveToFailsafe():
-            return Line(seconds, Kind.DOES, "", "the dialplan takes over", action.reason)
-    return None

@@ -145,7 +145,7 @@ def recordings(settings: Settings) -> Check:
 def speech(settings: Settings) -> Check:
     """Prompts given as text can be spoken."""
     from callrouter.errors import PromptError
-    from callrouter.media.piper import speaker_of
+    from callrouter.media.voices import speaker_of
 
     speaker = speaker_of(settings)
     try:

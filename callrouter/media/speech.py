@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
@@ -83,25 +83,43 @@ class EspeakSpeaker:
         command = [self._program, "-v", self.voice, "-s", str(self.rate), "-b", "1", "--stdin", "--stdout"]
         # "[[" would switch espeak-ng to phoneme codes.
         spoken = text.replace("[[", "[ [")
-        try:
-            done = subprocess.run(  # noqa: PLW1510 - the return code is looked at below
-                command, input=spoken.encode(), capture_output=True, timeout=self._timeout
-            )
-        except FileNotFoundError as exc:
-            raise PromptError(
-                f"{self._program} is not installed, so text cannot be spoken",
-                hint="./dev setup installs it; or: apt-get install espeak-ng",
-            ) from exc
-        except OSError as exc:
-            raise PromptError(f"{self._program} cannot be run: {exc.strerror or exc}") from exc
-        except subprocess.TimeoutExpired as exc:
-            raise PromptError(f"espeak-ng did not finish within {self._timeout:g} s") from exc
-        complaint = done.stderr.decode(errors="replace").strip()
-        if "voice does not exist" in complaint:
+        hint = "./dev setup installs it; or: apt-get install espeak-ng"
+        done = run_engine("espeak-ng", command, spoken, self._timeout, hint)
+        if b"voice does not exist" in done.stderr:
             raise PromptError(f"espeak-ng has no voice {self.voice!r}", hint="espeak-ng --voices lists them")
-        if done.returncode:
-            raise PromptError(f"espeak-ng failed with code {done.returncode}: {complaint or 'no message'}")
-        return _samples(done.stdout)
+        return _samples(sound_of("espeak-ng", done))
+
+
+def run_engine(
+    name: str, command: Sequence[str], text: str, timeout: float, hint: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program that reads a text and writes a sound.
+
+    :param timeout: seconds
+    :param hint: what to do when it is not installed
+    :raises PromptError: it cannot be run, or did not finish in time
+    """
+    try:
+        return subprocess.run(  # noqa: PLW1510 - the return code is looked at in sound_of
+            command, input=text.encode(), capture_output=True, timeout=timeout
+        )
+    except FileNotFoundError as exc:
+        raise PromptError(f"{command[0]} is not installed, so text cannot be spoken", hint=hint) from exc
+    except OSError as exc:
+        raise PromptError(f"{command[0]} cannot be run: {exc.strerror or exc}") from exc
+    except subprocess.TimeoutExpired as exc:
+        raise PromptError(f"{name} did not finish within {timeout:g} s") from exc
+
+
+def sound_of(name: str, done: subprocess.CompletedProcess[bytes]) -> bytes:
+    """What such a program wrote.
+
+    :raises PromptError: it failed
+    """
+    if done.returncode:
+        complaint = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise PromptError(f"{name} failed with code {done.returncode}: {complaint or 'no message'}")
+    return done.stdout
 
 
 def _samples(wav: bytes) -> tuple[Samples, int]:

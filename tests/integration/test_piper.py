@@ -12,9 +12,10 @@ import pytest
 from callrouter.config import load_settings
 from callrouter.core.flow.nodes import Prompt
 from callrouter.errors import PromptError
-from callrouter.media.piper import PiperSpeaker, speaker_of
+from callrouter.media.piper import PiperSpeaker
 from callrouter.media.prompts import PromptLibrary
 from callrouter.media.speech import EspeakSpeaker
+from callrouter.media.voices import speaker_of
 
 PIPER = """#!{python}
 import argparse, io, sys, wave

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from callrouter.core import actions as a
 from callrouter.core import events as e
 from callrouter.core import notes as note
-from callrouter.core.simulate import ANY, CALL_ID, MAX_EVENTS, Answer, Inputs, Kind, Simulation, simulate
+from callrouter.core.simulate import ANY, CALL_ID, MAX_EVENTS, Answer, Inputs, Simulation, simulate
+from callrouter.core.simulated_lines import Kind
 from callrouter.core.state import Session
 from callrouter.runtime.recovery import rebuild
 from tests.builders import CALL, CALLER, DID, T0, Run, arrived, number, run, table, target, trunk
